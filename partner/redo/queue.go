@@ -1,0 +1,157 @@
+package redo
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"github.com/f19126b3/dbmirror/mirror"
+)
+
+// Queue is the hardened log. Append, Harden, Reset, Rebase and Close belong to one goroutine; the other methods and the
+// readers may be used by any number of others at the same time.
+type Queue struct {
+	cfg  Config
+	disk disk
+	lock *os.File
+
+	// Of the goroutine that appends.
+	file    file     // the segment being written
+	start   Offset   // of its first frame
+	written Offset   // all before it was given to the system
+	buf     []byte   // frames from written on
+	fresh   bool     // the next frame is the first of its harden
+	history *history // of all that was appended
+	dirty   bool     // appended since the last harden
+
+	trimming sync.Mutex // held while old segments are removed
+
+	hardenedEnd atomic.Uint64 // Offset; readers may go up to it
+	oldest      atomic.Uint64 // Offset of the first frame kept
+	logStart    atomic.Uint64 // Offset of the first frame since the last Reset
+	trimmed     atomic.Uint64 // Offset given to Trim: before it, nothing is needed
+	closed      atomic.Bool
+
+	mu struct {
+		sync.Mutex
+		segments []Offset // starts, oldest first; never empty
+		position mirror.Position
+		chain    [chainSize]byte
+		wake     chan struct{} // closed at the next change; nil while no reader waits
+		err      error         // *SyncError or ErrClosed; final
+	}
+}
+
+// Open opens the log in cfg.Dir, or makes one whose hardened end is zero. It reads and verifies the whole log; all that
+// Hardened then tells is on disk. It returns ErrLocked, ErrIdentity, a *CorruptError or a *SyncError where they apply;
+// a damaged log is left as it is.
+func Open(cfg Config) (*Queue, error) {
+	return open(cfg, osDisk{})
+}
+
+func open(cfg Config, d disk) (*Queue, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	if err := prepareDir(d, cfg.Dir); err != nil {
+		return nil, err
+	}
+	lock, err := lockDir(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	q := &Queue{cfg: cfg, disk: d, lock: lock, fresh: true, buf: make([]byte, 0, spillBytes+frameHeaderSize+chainSize)}
+	if err := q.recover(); err != nil {
+		if q.file != nil {
+			err = errors.Join(err, q.file.Close())
+		}
+		return nil, errors.Join(fmt.Errorf("open redo queue: %w", err), lock.Close())
+	}
+	return q, nil
+}
+
+// Hardened returns the position of the last commit or mark that is on disk: what may be reported to the principal.
+func (q *Queue) Hardened() mirror.Position {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.mu.position
+}
+
+// Chain returns the hash chained over the hardened transactions. It is zero where there were none since the last Reset.
+func (q *Queue) Chain() [32]byte {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.mu.chain
+}
+
+// Bytes returns how many bytes of log are hardened and not given to Trim: the redo queue. The files hold up to one
+// segment more, and it is the files that Config.MaxBytes bounds.
+func (q *Queue) Bytes() int64 {
+	// A Reset between the two loads would show the end of the new log and the beginning of the old, or less than none.
+	trimmed := q.trimmed.Load()
+	return max(0, int64(q.hardenedEnd.Load()-trimmed))
+}
+
+// Close seals the log and gives up the directory. Records that were not hardened are dropped. Waiting readers return
+// ErrClosed.
+func (q *Queue) Close() error {
+	err := q.failure()
+	if errors.Is(err, ErrClosed) {
+		return err
+	}
+	if err == nil && q.cutUnhardened() == nil {
+		// Without the seal the log is as after a crash, which Open can read: its error changes nothing.
+		_ = q.seal()
+	}
+	q.closed.Store(true)
+	q.publish(func() { q.mu.err = ErrClosed })
+	q.trimming.Lock() // no trim is under way when the lock is given up
+	defer q.trimming.Unlock()
+	if err := errors.Join(q.file.Close(), q.lock.Close()); err != nil {
+		return fmt.Errorf("close redo queue: %w", err)
+	}
+	return nil
+}
+
+func (q *Queue) seal() error {
+	b := appendFrame(q.buf[:0], q.written, frame{kind: kindSeal, first: true})
+	if _, err := q.file.WriteAt(b, filePos(q.start, q.written)); err != nil {
+		return err
+	}
+	return q.file.Sync()
+}
+
+// failure returns what ended the queue, or nil.
+func (q *Queue) failure() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.mu.err
+}
+
+// fail ends the queue. The first failure stays.
+func (q *Queue) fail(op, path string, err error) error {
+	failure := error(&SyncError{Op: op, Path: path, Err: err})
+	q.publish(func() {
+		if q.mu.err == nil {
+			q.mu.err = failure
+		}
+		failure = q.mu.err
+	})
+	return failure
+}
+
+// publish changes what the readers see and wakes them.
+func (q *Queue) publish(change func()) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	change()
+	if q.mu.wake != nil {
+		close(q.mu.wake)
+		q.mu.wake = nil
+	}
+}
+
+func (q *Queue) path() string { return segmentPath(q.cfg.Dir, q.start) }
