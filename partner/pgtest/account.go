@@ -42,7 +42,8 @@ func serverAccount() (account, error) {
 		}
 		return account{name: name, uid: uint32(uid), gid: uint32(gid)}, nil
 	}
-	return account{}, errors.New("PostgreSQL does not run as root, and neither postgres nor nobody is a user here: add one of them, or run as another user")
+	return account{}, errors.New("PostgreSQL does not run as root, and neither postgres nor nobody is a user here: " +
+		"add one of them, or run as another user")
 }
 
 func (a account) other() bool { return a.name != "" }
@@ -75,7 +76,8 @@ func (a account) open(dir string) error {
 			return err
 		}
 		if at != parent && !strings.HasPrefix(at, temp) {
-			return fmt.Errorf("the server runs as user %s, who may not pass through %s: choose a directory elsewhere, or chmod o+x %s", a.name, at, at)
+			return fmt.Errorf("the server runs as user %s, who may not pass through %s: "+
+				"choose a directory elsewhere, or chmod o+x %s", a.name, at, at)
 		}
 		if err := a.widen(at); err != nil {
 			return err

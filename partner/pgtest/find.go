@@ -38,8 +38,8 @@ func Find(ctx context.Context, log io.Writer) (Install, error) {
 	if bin := os.Getenv(EnvBin); bin != "" {
 		in, err := inspect(ctx, bin)
 		if err != nil {
-			return Install{}, fmt.Errorf("%s=%s: %w; set it to the directory that holds postgres and initdb of PostgreSQL %d or later, or unset it",
-				EnvBin, bin, err, oldest)
+			return Install{}, fmt.Errorf("%s=%s: %w; set it to the directory that holds postgres and initdb "+
+				"of PostgreSQL %d or later, or unset it", EnvBin, bin, err, oldest)
 		}
 		return in, nil
 	}
@@ -47,8 +47,9 @@ func Find(ctx context.Context, log io.Writer) (Install, error) {
 		return in, nil
 	}
 	if !canInstall() {
-		return Install{}, fmt.Errorf("find PostgreSQL: no server binaries of version %d or later on PATH or in the usual places; install the package postgresql (on macOS: brew install postgresql), or set %s to the directory that holds postgres and initdb",
-			oldest, EnvBin)
+		return Install{}, fmt.Errorf("find PostgreSQL: no server binaries of version %d or later on PATH or in the usual "+
+			"places; install the package postgresql (on macOS: brew install postgresql), or set %s to the directory "+
+			"that holds postgres and initdb", oldest, EnvBin)
 	}
 	return install(ctx, log)
 }
@@ -194,8 +195,8 @@ func install(ctx context.Context, log io.Writer) (in Install, err error) {
 	if in, ok := search(ctx); ok {
 		return in, nil
 	}
-	return Install{}, fmt.Errorf("find PostgreSQL: the package postgresql is installed, but no server binaries of version %d or later; set %s to the directory that holds postgres and initdb",
-		oldest, EnvBin)
+	return Install{}, fmt.Errorf("find PostgreSQL: the package postgresql is installed, but brought no server binaries "+
+		"of version %d or later; set %s to the directory that holds postgres and initdb", oldest, EnvBin)
 }
 
 // lastLines returns the last n lines of text without the newline at its end.

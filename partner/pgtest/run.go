@@ -55,7 +55,8 @@ func (s *Server) launch(ctx context.Context) error {
 		if strings.Contains(string(said[:n]), "could not bind") {
 			err = fmt.Errorf("%w: %w", errPortTaken, err)
 		}
-		return errors.Join(fmt.Errorf("start PostgreSQL on port %d: %w; it said:\n%s", s.port, err, lastLines(string(said[:n]), 10)), killed)
+		err = fmt.Errorf("start PostgreSQL on port %d: %w; it said:\n%s", s.port, err, lastLines(string(said[:n]), 10))
+		return errors.Join(err, killed)
 	}
 	fmt.Fprintf(s.cfg.Log, "pgtest: PostgreSQL %d on port %d is ready after %d ms\n",
 		s.install.Version, s.port, time.Since(begun).Milliseconds())
