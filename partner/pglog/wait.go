@@ -1,0 +1,299 @@
+package pglog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/f19126b3/dbmirror/mirror"
+)
+
+const (
+	// waitLock is the advisory lock under which the setting is composed, by all sessions of the server.
+	waitLock = 0x64626d77
+	// settlePatience is how long a walsender has to show that it does not release commits any more, before it is ended.
+	settlePatience = 500 * time.Millisecond
+	// nonePatience is how long WaitNone tries to see commits wait before it releases them without that proof.
+	nonePatience = 5 * time.Second
+)
+
+// ErrForeignWalsender is returned when another connection bears the name that commits are to wait for: its reports would
+// release them.
+var ErrForeignWalsender = errors.New("another walsender bears the mirror's name")
+
+// WaitPrefix begins the names that this session may list in synchronous_standby_names: dbmirror_<session>_. A mirror's
+// name is this and something that is new for each incarnation of the mirror.
+func (s *Server) WaitPrefix() string { return ourPrefix + s.session + "_" }
+
+func (s *Server) checkWaitName(name string) error {
+	rest, ok := strings.CutPrefix(name, s.WaitPrefix())
+	if !ok || !regexp.MustCompile(`^[a-z0-9_]+$`).MatchString(rest) || len(name) > 63 {
+		return fmt.Errorf("name %q is not %s and some of a-z, 0-9 and _, 63 at most", name, s.WaitPrefix())
+	}
+	if strings.HasSuffix(rest, suffixClosed) || strings.HasSuffix(rest, suffixRestart) {
+		return fmt.Errorf("name %q ends in a word that is kept for names nobody bears", name)
+	}
+	return nil
+}
+
+// waiting is one change of the wait, on a connection that holds the lock of the server and ends with the change. What is
+// only looked at goes through the pool: a context that ends breaks the connection it was used on.
+type waiting struct {
+	*Server
+	conn *pgx.Conn
+}
+
+// changeWait runs a change alone on the server, whichever session or program makes it.
+func (s *Server) changeWait(ctx context.Context, what string, change func(waiting) error) error {
+	s.wait.Lock()
+	defer s.wait.Unlock()
+	conn, err := s.connect(ctx, maintenanceDatabase, "wait", nil)
+	if err != nil {
+		return fmt.Errorf("%s: %w (the lock on synchronous_standby_names is taken there)", what, err)
+	}
+	defer hangUp(conn)
+	w := waiting{s, conn}
+	if err := w.begin(ctx); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	if err := change(w); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
+}
+
+func (w waiting) begin(ctx context.Context) error {
+	if _, err := w.conn.Exec(ctx, "SELECT pg_advisory_lock($1)", int64(waitLock)); err != nil {
+		return fmt.Errorf("lock synchronous_standby_names: %w", err)
+	}
+	var source string
+	err := w.conn.QueryRow(ctx, "SELECT source FROM pg_settings WHERE name = 'synchronous_standby_names'").Scan(&source)
+	if err != nil {
+		return fmt.Errorf("read synchronous_standby_names: %w", err)
+	}
+	if source == "command line" || source == "environment variable" {
+		return fmt.Errorf("synchronous_standby_names is set by the server's %s, which overrides ALTER SYSTEM: take it out there", source)
+	}
+	return w.endStaleProbes(ctx)
+}
+
+// WaitMirror makes every commit of the server wait until the walsender of that name has reported it hardened, and
+// returns when that is proven: a commit acknowledged from now on is either confirmed by this mirror or lies before end.
+// The commit that proves it goes on waiting until the mirror confirms it.
+//
+// Until the name is in force nobody can confirm, so commits pause for some milliseconds, for longer while an immediate
+// checkpoint runs. Walsenders under an older name of this session are ended: they would release commits until they have
+// read the new setting.
+//
+// It returns ErrForeignWalsender when another connection bears the name, and a *WaitListError when the operator's own
+// standbys cannot be joined with it. After an error commits may be left waiting; WaitNone releases them.
+func (s *Server) WaitMirror(ctx context.Context, name string) (end mirror.LSN, err error) {
+	if err := s.checkWaitName(name); err != nil {
+		return 0, fmt.Errorf("wait for mirror: %w", err)
+	}
+	err = s.changeWait(ctx, "wait for mirror", func(w waiting) error {
+		list, err := w.persisted(ctx)
+		if err != nil {
+			return err
+		}
+		if err := w.refuseDoubles(ctx, list, name); err != nil {
+			return err
+		}
+		if err := w.placeholder(ctx, list); err != nil {
+			return err
+		}
+		if err := w.proveWaiting(ctx); err != nil {
+			return err
+		}
+		if err := w.endWalsenders(ctx, name); err != nil {
+			return err
+		}
+		// The one that was ended may have released the probe before: only a probe that waits now is proof.
+		if err := w.proveWaiting(ctx); err != nil {
+			return err
+		}
+		if end, err = w.flushed(ctx); err != nil {
+			return err
+		}
+		return w.put(ctx, list.inForce().with(w.WaitPrefix(), name), true)
+	})
+	if err != nil {
+		return 0, err
+	}
+	return end, nil
+}
+
+// WaitBlock makes every commit of the server wait for a name that nobody bears, and returns when that is proven and no
+// walsender of this session releases commits under its former name. It outlives a restart of the server. Ending the
+// sessions that wait makes their commits visible.
+func (s *Server) WaitBlock(ctx context.Context) error {
+	return s.changeWait(ctx, "block commits", func(w waiting) error {
+		list, err := w.persisted(ctx)
+		if err != nil {
+			return err
+		}
+		if err := w.placeholder(ctx, list); err != nil {
+			return err
+		}
+		return w.proveBlocked(ctx)
+	})
+}
+
+func (w waiting) placeholder(ctx context.Context, list waitList) error {
+	return w.put(ctx, list.inForce().with(w.WaitPrefix(), w.WaitPrefix()+suffixClosed), true)
+}
+
+// proveBlocked returns when a commit waits and no walsender of this session could release it.
+func (w waiting) proveBlocked(ctx context.Context) error {
+	if err := w.proveWaiting(ctx); err != nil {
+		return err
+	}
+	if err := w.settle(ctx); err != nil {
+		return err
+	}
+	return w.proveWaiting(ctx)
+}
+
+// WaitNone lets commits return without this session's mirror, and returns when one has. Names of others stay and are
+// waited for.
+//
+// With persistBlock the file then lists a name that nobody bears, which is not in force until the server restarts: an
+// empty setting must not survive the restart of a principal, which would acknowledge alone before it has asked anybody.
+// A reload by somebody else puts it in force as well; Waiting shows that, and calling WaitNone again mends it. If the
+// server crashes within the milliseconds of this call the file may still be without it.
+//
+// Before the release commits are made to wait for some milliseconds, because only a commit that waited and then returned
+// shows that the server has read the file, and that it may be written again. When commits cannot be made to wait within
+// five seconds they are released, the file is left without the name, and the error says so.
+func (s *Server) WaitNone(ctx context.Context, persistBlock bool) error {
+	return s.changeWait(ctx, "release commits", func(w waiting) error {
+		list, err := w.persisted(ctx)
+		if err != nil {
+			return err
+		}
+		released := list.inForce().with(w.WaitPrefix(), "")
+		kept := list.with(w.WaitPrefix(), "")
+		if persistBlock {
+			kept = list.with(w.WaitPrefix(), w.WaitPrefix()+suffixRestart)
+		}
+		if same, err := w.isPut(ctx, released, kept); err != nil || same {
+			return errors.Join(err, w.proveReturned(ctx))
+		}
+		if err := w.placeholder(ctx, list); err != nil {
+			return err
+		}
+		blockCtx, cancel := context.WithTimeout(ctx, nonePatience)
+		unproven := w.proveBlocked(blockCtx)
+		cancel()
+		if err := w.put(ctx, released, true); err != nil {
+			return err
+		}
+		if err := w.proveReturned(ctx); err != nil {
+			return err
+		}
+		if unproven != nil {
+			return fmt.Errorf("released, but not made to wait after a restart: %w", unproven)
+		}
+		if kept.String() == released.String() {
+			return nil
+		}
+		return w.put(ctx, kept, false)
+	})
+}
+
+// WaitRemove takes the session's names out of the setting for good, and returns when a commit has returned. A setting
+// that then equals the operator's own line in postgresql.conf is reset, so that his later changes count again.
+func (s *Server) WaitRemove(ctx context.Context) error {
+	return s.changeWait(ctx, "stop waiting", func(w waiting) error {
+		value, operator, err := w.files(ctx)
+		if err != nil {
+			return err
+		}
+		list, err := parseWaitList(value)
+		if err != nil {
+			if strings.Contains(strings.ToLower(value), w.WaitPrefix()) {
+				return err
+			}
+			return nil // none of ours is in it
+		}
+		rest := list.with(w.WaitPrefix(), "")
+		if err := w.put(ctx, rest.inForce(), true); err != nil {
+			return err
+		}
+		if err := w.proveReturned(ctx); err != nil {
+			return err
+		}
+		if len(rest.ours) > 0 {
+			return nil
+		}
+		theirs, err := parseWaitList(operator)
+		if err != nil || theirs.String() != rest.String() {
+			return nil //nolint:nilerr // a line that cannot be joined is not what is in force, so it is not restored
+		}
+		return w.run(ctx, "ALTER SYSTEM RESET synchronous_standby_names", true)
+	})
+}
+
+// files reads the setting from the server's files: as it counts, and as the operator's own files have it. What is in
+// force may lag behind, and may leave out a name for the next restart.
+func (w waiting) files(ctx context.Context) (value, operator string, err error) {
+	err = w.conn.QueryRow(ctx, `
+		SELECT coalesce((SELECT setting FROM pg_file_settings WHERE name = 'synchronous_standby_names' ORDER BY seqno DESC LIMIT 1), ''),
+			coalesce((SELECT setting FROM pg_file_settings WHERE name = 'synchronous_standby_names'
+				AND sourcefile NOT LIKE '%postgresql.auto.conf' ORDER BY seqno DESC LIMIT 1), '')`).Scan(&value, &operator)
+	if err != nil {
+		return "", "", fmt.Errorf("read the server's files: %w", err)
+	}
+	return value, operator, nil
+}
+
+func (w waiting) persisted(ctx context.Context) (waitList, error) {
+	value, _, err := w.files(ctx)
+	if err != nil {
+		return waitList{}, err
+	}
+	return parseWaitList(value)
+}
+
+// isPut tells whether the file has one list and the server runs with the other.
+func (w waiting) isPut(ctx context.Context, inForce, persisted waitList) (bool, error) {
+	value, _, err := w.files(ctx)
+	if err != nil {
+		return false, err
+	}
+	// The connection is as old as this change: the server process that all others come from had this value.
+	var shown string
+	if err := w.conn.QueryRow(ctx, "SHOW synchronous_standby_names").Scan(&shown); err != nil {
+		return false, fmt.Errorf("read synchronous_standby_names: %w", err)
+	}
+	return value == persisted.String() && shown == inForce.String(), nil
+}
+
+func (w waiting) put(ctx context.Context, list waitList, reload bool) error {
+	return w.run(ctx, "ALTER SYSTEM SET synchronous_standby_names TO "+quoteLiteral(list.String()), reload)
+}
+
+func (w waiting) run(ctx context.Context, alter string, reload bool) error {
+	if _, err := w.conn.Exec(ctx, alter, pgx.QueryExecModeSimpleProtocol); err != nil {
+		return fmt.Errorf("write synchronous_standby_names: %w", err)
+	}
+	if !reload {
+		return nil
+	}
+	if _, err := w.conn.Exec(ctx, "SELECT pg_reload_conf()"); err != nil {
+		return fmt.Errorf("reload the server's settings: %w", err)
+	}
+	return nil
+}
+
+func (w waiting) flushed(ctx context.Context) (lsn mirror.LSN, err error) {
+	if err := w.pool.QueryRow(ctx, "SELECT pg_current_wal_flush_lsn()::text").Scan(lsnColumn{&lsn}); err != nil {
+		return 0, fmt.Errorf("read end of log: %w", err)
+	}
+	return lsn, nil
+}
