@@ -1,0 +1,69 @@
+package mirror
+
+// wanted is what the data path has to do, as a function of what the session knows.
+func (s *Session) wanted() Duty {
+	switch s.role() {
+	case RolePrincipal:
+		return s.principalDuty()
+	case RoleMirror:
+		return s.mirrorDuty()
+	case RoleWitness:
+		return Duty{Role: RoleWitness, Seq: s.hard.Record.Seq}
+	}
+	if s.hard.Self != Witness && s.hard.Removed {
+		return Duty{Gate: GateClosed, Wait: WaitMirror}
+	}
+	return Duty{}
+}
+
+func (s *Session) principalDuty() Duty {
+	r := s.hard.Record
+	d := Duty{
+		Role: RolePrincipal, Seq: r.Seq, Gate: s.principalGate(), Wait: WaitMirror,
+		Ship: !r.Suspended || r.Why != ReasonLogBudget, Principal: r.Principal, Fork: r.Fork,
+	}
+	if s.solo() {
+		d.Wait = WaitNone
+	}
+	d.Prove = s.sync.Wanted && !s.sync.Proven
+	switch {
+	case s.handover.Active:
+		d.Work = WorkDrain
+	case s.standing && !s.whole:
+		d.Work = WorkPromote
+	}
+	return d
+}
+
+// principalGate: open only when whole, confirmed since the start, and vouched for (I6, I12). A principal that has just
+// started leaves the gate as it finds it until the lease of its former life must have run out.
+func (s *Session) principalGate() Gate {
+	switch {
+	case !s.standing && s.lead() && s.claim.How == ElectionNone && (s.cfg.Timing.Lease == 0 || s.keeping()):
+		return GateKeep
+	case !s.standing || s.handover.Active || !s.quorum():
+		return GateClosed
+	case !s.whole && s.won:
+		return GateClosed
+	case !s.whole:
+		return GateKeep
+	}
+	return GateOpen
+}
+
+// keeping says whether this server started so recently that a lease of its former life may still be alive.
+func (s *Session) keeping() bool {
+	return s.starting > s.cfg.Timing.Timeout-s.cfg.Timing.Lease
+}
+
+func (s *Session) mirrorDuty() Duty {
+	r := s.hard.Record
+	d := Duty{
+		Role: RoleMirror, Seq: r.Seq, Gate: GateClosed, Wait: WaitNone, Principal: r.Principal, Fork: r.Fork,
+		Ship: s.hard.Promised == r.Seq && s.claim.How == ElectionNone && !r.Suspended && s.failed == ReasonNone,
+	}
+	if s.hard.Aligned == r.Seq && !s.hard.Dirty && !s.cfg.Options.MirrorClosed {
+		d.Gate = GateReadOnly
+	}
+	return d
+}

@@ -1,0 +1,81 @@
+package mirror
+
+// Manual failover: the principal drains, the mirror takes over with the principal's own vote
+// (protocol-and-reliability 1.6.7).
+
+func (s *Session) beginHandover() {
+	s.handover = handover{Active: true, Left: s.cfg.Timing.Drain}
+}
+
+// mayHandOver says why a manual failover is not possible now.
+func (s *Session) mayHandOver() Reason {
+	r := s.hard.Record
+	switch {
+	case r.Safety != SafetyFull:
+		return ReasonSafetyOff
+	case s.handover.Active:
+		return ReasonBusy
+	case !s.linked(s.mirror()):
+		return ReasonPartnerLost
+	case !r.InSync || !s.confirmed || r.Suspended:
+		return ReasonNotSynchronized
+	case !s.whole || s.goal.Kind != 0:
+		return ReasonBusy
+	}
+	return ReasonNone
+}
+
+func (s *Session) advanceHandover() {
+	h := &s.handover
+	m := s.peers[s.mirror()]
+	if s.mirrorGone() {
+		s.endHandover()
+		return
+	}
+	if h.Drained && !h.Sent && m.hardened.Seq == s.hard.Record.Seq && m.hardened.LSN >= h.End {
+		h.Sent = true
+		s.sendTransfer()
+	}
+}
+
+func (s *Session) sendTransfer() {
+	s.send(Message{Kind: MessageTransfer, To: s.mirror(), Seq: s.hard.Record.Seq, End: s.handover.End})
+}
+
+func (s *Session) onDrained(ev Event) error {
+	if s.handover.Active && ev.Seq == s.hard.Record.Seq && !s.handover.Drained {
+		s.handover.Drained, s.handover.End = true, ev.LSN
+	}
+	return nil
+}
+
+// tickHandover gives up a failover that takes too long. A vote that arrives later finds nobody draining.
+func (s *Session) tickHandover() {
+	if !s.handover.Active {
+		return
+	}
+	countDown(&s.handover.Left)
+	if s.handover.Left == 0 {
+		s.endHandover()
+	}
+}
+
+func (s *Session) endHandover() {
+	s.handover = handover{}
+	s.note(Entry{Kind: EntryRefused, Role: RolePrincipal, Seq: s.hard.Record.Seq, Peer: s.mirror(),
+		Reason: ReasonFailoverTimedOut, Version: s.hard.Record.Version()})
+}
+
+// onTransfer is the mirror's side: it asks for the role only if its own record says that it is in sync (hole (b)) and it
+// has everything the principal committed.
+func (s *Session) onTransfer(m Message) {
+	r := s.hard.Record
+	if s.role() != RoleMirror || m.From != r.Principal || m.Record != r || !r.InSync || s.claim.How != ElectionNone {
+		return
+	}
+	if s.hard.Promised != r.Seq || s.hardened.Seq != r.Seq || s.hardened.LSN < m.End || s.fit() != ReasonNone {
+		return
+	}
+	s.campaign(ElectionTransfer)
+	s.claim.End = m.End
+}

@@ -1,0 +1,255 @@
+package mirror
+
+import "github.com/f19126b3/dbmirror/mirror/internal/seeded"
+
+// What every server does as a voter, with the same code on all three.
+
+func (s *Session) onMessage(ev Event) error {
+	m := ev.Message
+	if m.To != s.hard.Self || m.From == s.hard.Self || m.From == Nobody || m.From >= numServers {
+		return nil
+	}
+	s.heard(m.From)
+	if !s.member(m) {
+		s.meet(m)
+		return nil
+	}
+	s.learn(m)
+	switch m.Kind {
+	case MessagePing:
+		s.onPing(m)
+	case MessagePong:
+		s.onPong(m)
+	case MessagePropose:
+		s.onPropose(m)
+	case MessageVote:
+		s.onVote(m)
+	case MessageGrant:
+		s.onGrant(m)
+	case MessageTransfer:
+		s.onTransfer(m)
+	case MessageReport:
+		s.onReport(m)
+	case MessageRequest:
+		s.onRequest(m)
+	case MessageBye:
+		s.peers[m.From].left = true
+	}
+	return nil
+}
+
+// member says whether sender and receiver are of the same session: the newer of their records lists both. A voter that
+// lost its state, or one that was removed, is not listed (I16).
+func (s *Session) member(m Message) bool {
+	own := s.hard.Record
+	if !m.Record.Established() || m.Record.Version().Compare(own.Version()) <= 0 {
+		return own.lists(m.From, m.Incarnation)
+	}
+	if !m.Record.lists(m.From, m.Incarnation) {
+		return false
+	}
+	return own.Established() || m.Record.lists(s.hard.Self, s.hard.Incarnation)
+}
+
+// meet answers a server that is no member: it lets it know that this one is here, and a candidate that it is refused.
+func (s *Session) meet(m Message) {
+	s.peers[m.From].incarnation, s.peers[m.From].taken = m.Incarnation, m.Record.Established()
+	switch m.Kind {
+	case MessagePing:
+		s.send(Message{Kind: MessagePong, To: m.From, Sees: s.sees()})
+	case MessageVote:
+		s.refuse(m, ReasonNotMember)
+	}
+}
+
+// learn takes in what the sender has on disk: a newer record is adopted, an equal one confirms this principal's.
+func (s *Session) learn(m Message) {
+	p := &s.peers[m.From]
+	if m.Promised > s.hard.Promised {
+		p.promised = max(p.promised, m.Promised)
+	}
+	if m.Record.NewerThan(s.hard.Record) {
+		restored := s.role() == RolePrincipal && m.Record.Seq == s.hard.Record.Seq
+		s.adopt(m.Record)
+		// Only this server changes the record of its own role sequence. One that it does not remember having made says that
+		// its state was put back to an older copy, promises included: it may act no more.
+		s.hard.Removed = s.hard.Removed || restored
+		return
+	}
+	if !s.lead() {
+		return
+	}
+	if s.deafened() {
+		s.campaign(ElectionAgain)
+		return
+	}
+	if m.Record == s.hard.Record && m.Promised == s.hard.Promised && s.hard.Record.votes(m.From, m.Incarnation) {
+		s.confirm()
+	}
+}
+
+// deafened says whether a voter has promised a newer role sequence than this principal's, and so hears it no more: only
+// an election to a newer one can win it back. While a hand-over waits for its answer that is what was asked for.
+func (s *Session) deafened() bool {
+	if s.handover.Sent {
+		return false
+	}
+	for _, p := range s.others() {
+		if s.peers[p].promised > s.hard.Promised {
+			return true
+		}
+	}
+	return false
+}
+
+// adopt stores a newer record. Whatever this server was doing for an older one ends in the same step (hole (c)).
+func (s *Session) adopt(r Record) {
+	old := s.hard.Record
+	if r.Seq > old.Seq && s.shipping() {
+		s.fx.Halt = true
+	}
+	s.drop()
+	s.hard.Record = r
+	s.hard.Promised = max(s.hard.Promised, r.Seq)
+	s.hard.Removed = !r.lists(s.hard.Self, s.hard.Incarnation)
+	if old.Suspended && !r.Suspended {
+		s.failed, s.asked = ReasonNone, ReasonNone // resumed: the data path tries again
+	}
+	if r.Seq > old.Seq {
+		if s.hard.Aligned == old.Seq && old.Principal == r.Principal && old.Established() {
+			s.hard.Aligned = r.Seq // the same log goes on
+			s.hardened.Seq = r.Seq
+		}
+		s.forget()
+	}
+}
+
+// drop ends what a principal or a candidate holds in memory only.
+func (s *Session) drop() {
+	s.confirmed, s.standing, s.exposed, s.whole, s.won = false, false, false, false, false
+	s.sync, s.handover, s.claim, s.goal = syncing{}, handover{}, claim{}, Command{}
+}
+
+// forget drops evidence about the data path of an older role sequence.
+func (s *Session) forget() {
+	for p := range s.peers {
+		s.peers[p].hardened, s.peers[p].redone, s.peers[p].logEnd, s.peers[p].ready = Position{}, 0, 0, false
+	}
+	s.logEnd = 0
+}
+
+func (s *Session) onPropose(m Message) {
+	if m.From != m.Record.Principal || m.Record != s.hard.Record || s.hard.Promised > m.Record.Seq {
+		s.send(Message{Kind: MessageRefuse, To: m.From, Seq: m.Record.Seq, Reason: ReasonStale})
+		return
+	}
+	s.send(Message{Kind: MessageAccept, To: m.From})
+}
+
+// onVote decides an election. Reachability is never a permission: what counts are versions, promises and leases
+// (protocol-and-reliability 1.3).
+func (s *Session) onVote(m Message) {
+	basis := m.Record
+	elected := basis.elect(m.Seq, m.From, m.How, m.LSN)
+	if s.hard.Promised == m.Seq && s.hard.Record == elected {
+		s.send(Message{Kind: MessageGrant, To: m.From, Seq: m.Seq}) // the first grant was lost
+		return
+	}
+	if why := s.objection(m); why != ReasonNone {
+		s.refuse(m, why)
+		return
+	}
+	if s.shipping() {
+		s.fx.Halt = true
+	}
+	s.note(Entry{Kind: EntryRole, Role: s.role(), Seq: m.Seq, Peer: m.From, Reason: m.How.reason(), Version: basis.Version(), LSN: m.LSN})
+	s.hard.Promised = m.Seq
+	s.adopt(elected)
+	s.send(Message{Kind: MessageGrant, To: m.From, Seq: m.Seq})
+}
+
+// objection says why a vote is refused; ReasonNone grants it.
+func (s *Session) objection(m Message) Reason {
+	own, basis := s.hard.Record, m.Record
+	if s.hard.Removed || !basis.lists(s.hard.Self, s.hard.Incarnation) || !m.From.IsPartner() {
+		return ReasonNotMember
+	}
+	if m.Seq <= s.hard.Promised {
+		return ReasonPromised
+	}
+	if s.cfg.Seeded.Has(seeded.IgnoreVersions) && s.hard.Self == Witness {
+		return ReasonNone
+	}
+	if own.NewerThan(basis) && m.How != ElectionForced {
+		return ReasonStale
+	}
+	switch m.How {
+	case ElectionTransfer:
+		if !s.handover.Drained || s.handover.End != m.End || own != basis {
+			return ReasonNotDraining
+		}
+		return ReasonNone
+	case ElectionForced:
+		if s.hard.Self != Witness {
+			return ReasonWrongRole
+		}
+	case ElectionAutomatic, ElectionAgain:
+		if !basis.promotable(m.From) {
+			return ReasonNotPromotable
+		}
+		if s.lead() && s.standing && s.databaseUp {
+			return ReasonServing
+		}
+	default:
+		return ReasonWrongRole
+	}
+	if s.promise.Left > 0 && s.promise.To != m.From || s.starting > 0 && basis.Principal != m.From {
+		return ReasonLease
+	}
+	return ReasonNone
+}
+
+func (s *Session) refuse(m Message, why Reason) {
+	s.note(Entry{Kind: EntryRefused, Role: s.role(), Seq: m.Seq, Peer: m.From, Reason: why, Version: s.hard.Record.Version()})
+	s.send(Message{Kind: MessageRefuse, To: m.From, Seq: m.Seq, Reason: why})
+}
+
+// onPing answers, and gives the principal its lease: a promise to vote for nobody else for a while.
+func (s *Session) onPing(m Message) {
+	p := &s.peers[m.From]
+	p.sees = m.Sees
+	switch {
+	case m.From == s.hard.Record.Principal && s.hard.Self != Witness:
+		p.reason, p.logEnd = m.Reason, m.End
+	case s.lead() && m.From == s.mirror():
+		p.ready, p.reason = m.Ready, m.Reason
+		s.noteHardened(m)
+	}
+	pong := Message{Kind: MessagePong, To: m.From, Sees: s.sees()}
+	if m.Nonce > 0 && s.givesLease(m) {
+		s.promise = promise{m.From, s.cfg.Timing.Timeout}
+		pong.Nonce = m.Nonce
+	}
+	s.send(pong)
+}
+
+// givesLease: only to the principal of the newest record, only while nothing newer is promised, only by a voter.
+func (s *Session) givesLease(m Message) bool {
+	return m.From == m.Record.Principal && m.Record.Seq == s.hard.Record.Seq && s.hard.Promised == m.Record.Seq &&
+		m.Promised == m.Record.Seq && !s.hard.Removed
+}
+
+// onPong renews the lease, counted from when it was asked for.
+func (s *Session) onPong(m Message) {
+	s.peers[m.From].sees = m.Sees
+	if m.Nonce == 0 || !s.lead() || m.Promised != s.hard.Promised || !s.hard.Record.votes(m.From, m.Incarnation) {
+		return
+	}
+	age := s.now - m.Nonce
+	if age < s.cfg.Timing.Lease {
+		s.peers[m.From].lease = max(s.peers[m.From].lease, s.cfg.Timing.Lease-age)
+	}
+}
+
+// shipping says whether log is being hardened here for an older role sequence than the one that is about to begin.
+func (s *Session) shipping() bool { return s.duty.Role == RoleMirror && s.duty.Ship }
