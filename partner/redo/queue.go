@@ -63,7 +63,7 @@ func open(cfg Config, d disk) (*Queue, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := &Queue{cfg: cfg, disk: d, lock: lock, fresh: true, buf: make([]byte, 0, spillBytes+frameHeaderSize+chainSize)}
+	q := &Queue{cfg: cfg, disk: d, lock: lock, fresh: true}
 	if err := q.recover(); err != nil {
 		if q.file != nil {
 			err = errors.Join(err, q.file.Close())

@@ -174,6 +174,9 @@ func (q *Queue) verifyFinished(s found, next Offset) error {
 		return fmt.Errorf("open segment: %w", err)
 	}
 	end, err := q.verify(&window{file: f, start: s.start}, s)
+	if isDamage(err) {
+		err = &CorruptError{Path: s.path, Offset: filePos(s.start, end), Why: err.Error()}
+	}
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}

@@ -1,0 +1,198 @@
+package redo
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/f19126b3/dbmirror/mirror"
+)
+
+// work is a run over every operation on the disk: hardens, spills, new segments, a trim, a rebase and a reset. It stops
+// at the first error. The model of what was before the reset is returned in old.
+func (s *script) work() (old model, err error) {
+	if err := s.attach(); err != nil {
+		return s.m, err
+	}
+	for range 4 {
+		if err := s.transaction(1800); err != nil {
+			return s.m, err
+		}
+	}
+	if err := s.q.Trim(s.m.end(6)); err != nil {
+		return s.m, err
+	}
+	base := mirror.Position{Seq: 2, LSN: 7}
+	// Its record may be on disk even where the call fails.
+	s.m.add(Record{Kind: KindMark, Seq: base.Seq, LSN: base.LSN})
+	if err := s.q.Rebase(base); err != nil {
+		return s.m, err
+	}
+	s.m.hardened = len(s.m.entries)
+	old = s.m
+	s.m = model{base: mirror.Position{Seq: 3, LSN: 100}, start: old.end(len(old.entries)) + 1}
+	if err := s.q.Reset(s.m.base); err != nil {
+		return old, err
+	}
+	if err := s.attach(); err != nil {
+		return old, err
+	}
+	return old, s.transaction(300)
+}
+
+// agrees requires that a log is one that the work may have left.
+func agrees(t *testing.T, dir string, logs ...model) {
+	t.Helper()
+	q, err := open(testConfig(dir), newFaultyDisk(t, dir))
+	require.NoError(t, err)
+	var errs []error
+	for _, m := range logs {
+		_, err := m.survivor(q)
+		errs = append(errs, err)
+		if err == nil {
+			errs = nil
+			break
+		}
+	}
+	require.NoError(t, errors.Join(errs...))
+	require.NoError(t, q.Close())
+}
+
+// TestFailureIsFinal refuses each operation in turn with an error that says nothing about the disk.
+func TestFailureIsFinal(t *testing.T) {
+	for _, op := range []string{"sync", "syncdir", "write", "open", "rename", "remove", "close"} {
+		t.Run(op, func(t *testing.T) {
+			failures := 0
+			for n := 0; ; n++ {
+				dir := filepath.Join(t.TempDir(), "redo")
+				q, d := openFaulty(t, dir)
+				d.before = failNth(op, n, errIO)
+				s := newScript(q)
+				old, err := s.work()
+				if err == nil {
+					break
+				}
+				failures++
+				var failed *SyncError
+				require.ErrorAs(t, err, &failed)
+				require.ErrorIs(t, err, errIO)
+				d.before = func(op, _ string) error {
+					require.Contains(t, []string{"open", "close"}, op, "nothing is tried again after a failure")
+					return nil
+				}
+				requireFailed(t, q, failed)
+
+				// What was hardened is still read, then the failure is told.
+				r := q.NewReader(0)
+				for r.Ready() {
+					if _, _, err = r.Next(t.Context()); err != nil {
+						break
+					}
+				}
+				require.ErrorIs(t, err, failed)
+				if Offset(q.logStart.Load()) == old.start {
+					require.Equal(t, old.end(old.hardened), r.at)
+				} else {
+					require.Equal(t, s.m.end(s.m.hardened), r.at)
+				}
+				require.NoError(t, r.Close())
+				require.NoError(t, q.Close())
+
+				d.before = nil
+				killed, dark := dir+".killed", dir+".dark"
+				d.kill(t, killed)
+				agrees(t, killed, s.m, old)
+				d.losePower(t, dark, rand.New(rand.NewPCG(uint64(n), 1)))
+				agrees(t, dark, s.m, old)
+			}
+			require.Positive(t, failures)
+		})
+	}
+}
+
+func requireFailed(t *testing.T, q *Queue, failed *SyncError) {
+	t.Helper()
+	require.ErrorIs(t, q.Append(Record{Kind: KindAttach}), failed)
+	_, err := q.Harden()
+	require.ErrorIs(t, err, failed)
+	require.ErrorIs(t, q.Reset(mirror.Position{}), failed)
+	require.ErrorIs(t, q.Rebase(mirror.Position{}), failed)
+	require.ErrorIs(t, q.Trim(1), failed)
+}
+
+// TestNoSpace refuses each write in turn for want of room, also for good. The log stays as it was hardened and can be used
+// again.
+func TestNoSpace(t *testing.T) {
+	for _, op := range []string{"write", "open", "rename"} {
+		t.Run(op, func(t *testing.T) {
+			failures := 0
+			for n := 0; ; n++ {
+				dir := filepath.Join(t.TempDir(), "redo")
+				q, d := openFaulty(t, dir)
+				d.before = failNth(op, n, errNoRoom)
+				s := newScript(q)
+				old, err := s.work()
+				d.before = nil
+				if err == nil {
+					break
+				}
+				failures++
+				require.ErrorIs(t, err, ErrNoSpace)
+				if q.Hardened() == old.position(old.hardened) {
+					s.m = old
+				}
+				s.m.cut(s.m.hardened)
+				require.NoError(t, s.m.compare(q, s.m.hardened))
+
+				killed := dir + ".killed"
+				d.kill(t, killed)
+				agrees(t, killed, s.m)
+
+				at := s.m.position(s.m.hardened)
+				require.ErrorIs(t, q.Append(Record{Kind: KindMark, Seq: at.Seq, LSN: at.LSN}), ErrOrder, "dropped records must be streamed again")
+				require.NoError(t, s.attach())
+				require.NoError(t, s.transaction(900))
+				require.NoError(t, s.m.compare(q, s.m.hardened))
+				require.NoError(t, q.Close())
+				agrees(t, dir, s.m)
+			}
+			require.Positive(t, failures)
+		})
+	}
+}
+
+// TestCrashAtEveryOperation ends the process, and cuts the power in several ways, ahead of each operation on the disk.
+func TestCrashAtEveryOperation(t *testing.T) {
+	for n := 0; ; n++ {
+		dir := filepath.Join(t.TempDir(), "redo")
+		q, d := openFaulty(t, dir)
+		s := newScript(q)
+		crashed := errors.New("crashed")
+		d.before = func(string, string) error {
+			if n--; n >= 0 {
+				return nil
+			}
+			return crashed
+		}
+		count := n
+		old, err := s.work()
+		d.before = nil
+		if err == nil {
+			require.Greater(t, count, 30)
+			return
+		}
+		killed := dir + ".killed"
+		d.kill(t, killed)
+		agrees(t, killed, s.m, old)
+		for seed := range uint64(4) {
+			dark := fmt.Sprintf("%s.%d", dir, seed)
+			d.losePower(t, dark, rand.New(rand.NewPCG(seed, uint64(count))))
+			agrees(t, dark, s.m, old)
+		}
+		n = count
+	}
+}

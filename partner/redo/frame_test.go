@@ -1,0 +1,104 @@
+package redo
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/f19126b3/dbmirror/mirror"
+)
+
+func TestFrameRoundTrip(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r := Record{
+			Kind: rapid.SampledFrom([]Kind{KindAttach, KindData, KindCommit, KindMark}).Draw(t, "kind"),
+			Seq:  mirror.RoleSeq(rapid.Uint64().Draw(t, "seq")),
+			LSN:  mirror.LSN(rapid.Uint64().Draw(t, "lsn")),
+			Data: rapid.SliceOfN(rapid.Byte(), 0, 50).Draw(t, "data"),
+		}
+		var chain []byte
+		if r.Kind == KindCommit {
+			chain = rapid.SliceOfN(rapid.Byte(), chainSize, chainSize).Draw(t, "chain")
+		}
+		at := Offset(rapid.Uint64().Draw(t, "at"))
+		first := rapid.Bool().Draw(t, "first")
+		b := appendFrame(nil, at, frameOf(r, chain, first))
+		f, err := decodeFrame(b, at)
+		require.NoError(t, err)
+		require.Equal(t, first, f.first)
+		payload := append(bytes.Clone(chain), r.Data...)
+		got, gotChain, err := f.record(payload)
+		require.NoError(t, err)
+		require.Equal(t, r.Kind, got.Kind)
+		require.Equal(t, r.position(), got.position())
+		require.True(t, bytes.Equal(r.Data, got.Data) && bytes.Equal(chain, gotChain))
+
+		other := at + Offset(rapid.Uint32Range(1, 1<<31).Draw(t, "other place"))
+		_, err = decodeFrame(b, other)
+		require.ErrorIs(t, err, errHeaderSum)
+	})
+}
+
+// TestImpossibleFrames gives headers a valid checksum over contents that no writer makes.
+func TestImpossibleFrames(t *testing.T) {
+	for name, f := range map[string]frame{
+		"no kind":               {},
+		"unknown kind":          {kind: kindSeal + 1},
+		"too long":              {kind: KindData, length: MaxData + 1},
+		"commit without chain":  {kind: KindCommit, length: chainSize - 1},
+		"commit too long":       {kind: KindCommit, length: MaxData + chainSize + 1},
+		"seal with a payload":   {kind: kindSeal, length: 1},
+		"longest length of all": {kind: KindAttach, length: 1<<32 - 1},
+	} {
+		_, err := decodeFrame(appendFrame(nil, 1, f), 1)
+		require.ErrorIs(t, err, errHeader, name)
+	}
+}
+
+// memory is a file that is only read.
+type memory struct {
+	*bytes.Reader
+	file
+}
+
+func (m memory) ReadAt(b []byte, at int64) (int, error) { return m.Reader.ReadAt(b, at) }
+
+// FuzzFrames reads arbitrary bytes as frames: what is accepted must be exactly what a writer would have written there.
+func FuzzFrames(f *testing.F) {
+	whole := appendFrame(nil, 1, frameOf(Record{Kind: KindAttach, Seq: 1, LSN: 2}, nil, true))
+	data := Record{Kind: KindData, Seq: 1, LSN: 3, Data: []byte("data")}
+	whole = append(appendFrame(whole, 1+Offset(len(whole)), frameOf(data, nil, false)), data.Data...)
+	chain := make([]byte, chainSize)
+	whole = append(appendFrame(whole, 1+Offset(len(whole)), frameOf(Record{Kind: KindCommit, Seq: 1, LSN: 4}, chain, false)), chain...)
+	f.Add(whole)
+	f.Add(whole[:len(whole)-1])
+	f.Add(append(bytes.Clone(whole), 0, 0, 0))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		limit := 1 + Offset(len(b))
+		w := &window{file: memory{Reader: bytes.NewReader(append(make([]byte, segmentHeaderSize), b...))}, start: 1}
+		var again []byte
+		for at := Offset(1); at < limit; {
+			fr, payload, err := w.next(at, limit)
+			if err == nil {
+				var r Record
+				var chain []byte
+				if r, chain, err = fr.record(payload); err == nil {
+					again = appendFrame(again, at, frameOf(r, chain, fr.first))
+					again = append(append(again, chain...), r.Data...)
+				}
+			}
+			if err != nil {
+				require.True(t, isDamage(err), "%v", err)
+				_, _, err = w.firstOfHardenAfter(at+1, limit)
+				require.NoError(t, err)
+				break
+			}
+			at += Offset(fr.size())
+		}
+		require.Equal(t, len(again), len(again[:min(len(again), len(b))]))
+		require.True(t, bytes.Equal(b[:len(again)], again))
+	})
+}
