@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -60,7 +61,8 @@ func isHard(err error) bool {
 			return true
 		}
 	}
-	return false
+	// The standard library does not export this one.
+	return strings.HasSuffix(err.Error(), "http: server closed idle connection")
 }
 
 // isAlert reports whether the other side ended TLS with an alert.

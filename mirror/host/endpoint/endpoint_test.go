@@ -5,6 +5,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -299,6 +301,7 @@ func TestAnotherServiceAnswers(t *testing.T) {
 	require.NoError(t, server.Register(SessionConfig{
 		Self: id(PartnerA), Credentials: s.ca.credentials(t, id(PartnerA)), Allow: allowed, Handler: s.echo,
 	}))
+	other.Config.ErrorLog = log.New(io.Discard, "", 0)
 	other.TLS = server.session(sessionOne).tlsConfig()
 	other.StartTLS()
 	defer other.Close()

@@ -3,6 +3,7 @@ package endpoint
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -10,9 +11,11 @@ import (
 )
 
 const (
-	// grace is how long a connection may take to log in before it can be made to give way. Waiting for it keeps a
-	// crowd of honest peers, as after a restart, from pushing each other out.
-	grace = 100 * time.Millisecond
+	// How long a connection may take before it can be made to give way: silentGrace to ask for a session that is served
+	// here, namedGrace to log in. Waiting for that keeps a crowd of honest peers, as after a restart, from pushing each
+	// other out.
+	silentGrace = 100 * time.Millisecond
+	namedGrace  = time.Second
 	// acceptPause is how long the gate waits when the system has no more descriptors.
 	acceptPause = 100 * time.Millisecond
 )
@@ -31,13 +34,23 @@ type gate struct {
 		closed  bool
 		failure error     // of the listener
 		pending []*waiter // oldest first
+		open    map[*counted]struct{}
 	}
 }
 
 // waiter is a connection that has not logged in.
 type waiter struct {
 	conn  *counted
-	since time.Time
+	since time.Time // it has its place
+	named bool      // it has asked for a session that is served here; guarded by the gate
+}
+
+// due is when a waiter can be made to give way.
+func (w *waiter) due() time.Time {
+	if w.named {
+		return w.since.Add(namedGrace)
+	}
+	return w.since.Add(silentGrace)
 }
 
 func newGate(s *Server, listener net.Listener) *gate {
@@ -45,6 +58,7 @@ func newGate(s *Server, listener net.Listener) *gate {
 		server: s, listener: listener,
 		ready: make(chan net.Conn), done: make(chan struct{}), room: make(chan struct{}, 1),
 	}
+	g.mu.open = make(map[*counted]struct{})
 	g.running.Go(g.run)
 	return g
 }
@@ -64,14 +78,21 @@ func (g *gate) Accept() (net.Conn, error) {
 // Addr is that of the listener.
 func (g *gate) Addr() net.Addr { return g.listener.Addr() }
 
-// Close stops listening and ends what has not logged in. wait waits for it.
+// Close stops listening.
 func (g *gate) Close() error {
 	g.end(net.ErrClosed)
 	return nil
 }
 
+// wait closes the gate and every connection that came through it, and waits for the goroutines of the gate.
 func (g *gate) wait() {
 	g.end(net.ErrClosed)
+	g.mu.Lock()
+	open := slices.Collect(maps.Keys(g.mu.open))
+	g.mu.Unlock()
+	for _, conn := range open {
+		_ = conn.Close() // without a farewell in TLS, which would wait for a peer that does not read
+	}
 	g.running.Wait()
 }
 
@@ -84,9 +105,6 @@ func (g *gate) end(failure error) {
 	g.mu.closed, g.mu.failure = true, failure
 	close(g.done)
 	_ = g.listener.Close() // it is given up, and has nobody to tell
-	for _, w := range g.mu.pending {
-		_ = w.conn.Close()
-	}
 }
 
 func (g *gate) run() {
@@ -117,38 +135,72 @@ func (g *gate) pause(d time.Duration) {
 // admit finds a place for a connection. When there is none it waits until one is free, or the oldest connection has had
 // its grace and is made to give way. It returns nil when the gate is closed.
 func (g *gate) admit(raw net.Conn) *waiter {
-	g.server.opened(1)
-	w := &waiter{conn: &counted{Conn: raw, server: g.server}, since: time.Now()}
+	w := &waiter{conn: &counted{Conn: raw, gate: g}}
 	for {
-		g.mu.Lock()
-		if g.mu.closed {
-			g.mu.Unlock()
-			_ = raw.Close()
-			g.server.opened(-1)
+		next, closed := g.enter(w)
+		switch {
+		case closed:
+			_ = raw.Close() // nothing was said on it
 			return nil
-		}
-		if len(g.mu.pending) < g.server.limits.MaxHandshakes {
-			g.mu.pending = append(g.mu.pending, w)
-			g.server.handshaking(1)
-			g.mu.Unlock()
+		case next == nil:
 			return w
 		}
-		oldest := g.mu.pending[0]
-		g.mu.Unlock()
-		g.makeRoom(oldest)
+		g.makeRoom(next)
 	}
 }
 
-func (g *gate) makeRoom(oldest *waiter) {
+// enter gives a connection a place, or says which one is next to give way.
+func (g *gate) enter(w *waiter) (next *waiter, closed bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.mu.closed {
+		return nil, true
+	}
+	if len(g.mu.pending) < g.server.limits.MaxHandshakes {
+		w.since = time.Now()
+		g.mu.pending = append(g.mu.pending, w)
+		g.mu.open[w.conn] = struct{}{}
+		g.server.opened(1)
+		g.server.handshaking(1)
+		return nil, false
+	}
+	return slices.MinFunc(g.mu.pending, func(a, b *waiter) int { return a.due().Compare(b.due()) }), false
+}
+
+// named notes that a connection has asked for a session that is served here.
+func (g *gate) named(w *waiter) {
+	g.mu.Lock()
+	w.named = true
+	g.mu.Unlock()
+}
+
+// makeRoom waits until a place may be free: one has left, or next has had its grace and is closed.
+func (g *gate) makeRoom(next *waiter) {
+	g.mu.Lock()
+	due := next.due()
+	g.mu.Unlock()
 	select {
 	case <-g.room:
+		return
 	case <-g.done:
-	case <-time.After(time.Until(oldest.since.Add(grace))):
-		if g.leave(oldest) {
-			g.server.evicted.Add(1)
-			_ = oldest.conn.Close()
-		}
+		return
+	case <-time.After(time.Until(due)):
 	}
+	g.mu.Lock()
+	due = next.due()
+	g.mu.Unlock()
+	if !time.Now().Before(due) && g.leave(next) {
+		g.server.evicted.Add(1)
+		_ = next.conn.Close()
+	}
+}
+
+// forget takes a connection that has been closed off the count.
+func (g *gate) forget(c *counted) {
+	g.mu.Lock()
+	delete(g.mu.open, c)
+	g.mu.Unlock()
+	g.server.opened(-1)
 }
 
 // leave takes a connection from its place. It reports whether it had one still.
@@ -186,7 +238,7 @@ func (g *gate) logIn(w *waiter) {
 var errGivenWay = errors.New("the connection has given way to others")
 
 func (g *gate) pass(ctx context.Context, w *waiter) error {
-	conn, found, from, err := g.server.logIn(ctx, w.conn)
+	conn, found, from, err := g.server.logIn(ctx, w.conn, func() { g.named(w) })
 	if err != nil {
 		return err
 	}
@@ -248,7 +300,7 @@ func (s *Server) join(conn *counted, found *session, from Identity) error {
 // counted is an accepted connection. Its first Close takes it off all counts.
 type counted struct {
 	net.Conn
-	server *Server
+	gate *gate
 
 	mu struct {
 		sync.Mutex
@@ -283,7 +335,7 @@ func (c *counted) Close() error {
 	c.mu.closed = true
 	c.mu.Unlock()
 	if first {
-		c.server.opened(-1)
+		c.gate.forget(c)
 		if found != nil {
 			c.left(found, p)
 		}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 )
 
@@ -36,28 +37,35 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	defer stop()
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	server := s.httpServer(base)
+	var handling sync.WaitGroup
+	server := s.httpServer(base, &handling)
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
 		<-ctx.Done()
-		shut(server, cancel)
+		shut(server, gate, cancel)
 	}()
 	err := server.Serve(gate)
 	stop()
 	<-stopped
 	gate.wait()
+	cancel()
+	handling.Wait()
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
 	return fmt.Errorf("endpoint: serve at %s: %w", listener.Addr(), err)
 }
 
-func (s *Server) httpServer(base context.Context) *http.Server {
+func (s *Server) httpServer(base context.Context, handling *sync.WaitGroup) *http.Server {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	return &http.Server{
-		Handler:           s,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			handling.Add(1)
+			defer handling.Done()
+			s.ServeHTTP(w, r)
+		}),
 		ReadHeaderTimeout: s.limits.Handshake,
 		WriteTimeout:      2*s.limits.Handshake + s.limits.Handler,
 		IdleTimeout:       s.limits.Idle,
@@ -69,17 +77,19 @@ func (s *Server) httpServer(base context.Context) *http.Server {
 }
 
 // shut ends a server in order, and by force after stopTime.
-func shut(server *http.Server, cancel context.CancelFunc) {
+func shut(server *http.Server, gate *gate, cancel context.CancelFunc) {
 	patience, done := context.WithTimeout(context.Background(), stopTime)
 	defer done()
 	if server.Shutdown(patience) != nil {
 		cancel()
+		gate.wait()
 		_ = server.Close() // what it closes is given up
 	}
 }
 
-// logIn does the TLS handshake of a connection and says which session and who it is for. Its error has been counted.
-func (s *Server) logIn(ctx context.Context, raw net.Conn) (net.Conn, *session, Identity, error) {
+// logIn does the TLS handshake of a connection and says which session and who it is for. It calls named when the
+// client has asked for a session that is served here. Its error has been counted.
+func (s *Server) logIn(ctx context.Context, raw net.Conn, named func()) (net.Conn, *session, Identity, error) {
 	if s.plaintext {
 		return raw, nil, Identity{}, nil
 	}
@@ -89,7 +99,9 @@ func (s *Server) logIn(ctx context.Context, raw net.Conn) (net.Conn, *session, I
 		NextProtos:             []string{protocol},
 		SessionTicketsDisabled: true,
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-			found = s.sessionOf(hello.ServerName)
+			if found = s.sessionOf(hello.ServerName); found != nil {
+				named()
+			}
 			return found.tlsConfig(), nil
 		},
 	})
