@@ -50,6 +50,7 @@ func asPg(err error) (code string, ok bool) {
 }
 
 func TestGateStrength(t *testing.T) {
+	t.Parallel()
 	srv, s := adminServer(t, nil)
 	dsn := srv.DSN("app")
 	gateUsers(t, dsn)
@@ -107,6 +108,7 @@ func TestGateStrength(t *testing.T) {
 }
 
 func TestGateGivesBackTheConnectionLimit(t *testing.T) {
+	t.Parallel()
 	srv, s := adminServer(t, nil)
 	ctx := adminContext(t)
 	limit := func() int {
@@ -136,6 +138,7 @@ func TestGateGivesBackTheConnectionLimit(t *testing.T) {
 }
 
 func TestGateEndsSessions(t *testing.T) {
+	t.Parallel()
 	srv, s := adminServer(t, nil)
 	dsn := srv.DSN("app")
 	gateUsers(t, dsn)
@@ -195,6 +198,7 @@ func TestGateEndsSessions(t *testing.T) {
 }
 
 func TestGateClosesWhileCommitsHang(t *testing.T) {
+	t.Parallel()
 	srv, s := adminServer(t, nil)
 	dsn := srv.DSN("app")
 	gateUsers(t, dsn)
@@ -218,6 +222,7 @@ func TestGateClosesWhileCommitsHang(t *testing.T) {
 }
 
 func TestGateDrains(t *testing.T) {
+	t.Parallel()
 	srv, s := adminServer(t, nil)
 	dsn := srv.DSN("app")
 	gateUsers(t, dsn)
@@ -260,6 +265,7 @@ func TestGateDrains(t *testing.T) {
 
 // A backend reads the settings of its database before it shows in pg_stat_activity. post_auth_delay holds it there.
 func TestGateCatchesSessionsThatAreStarting(t *testing.T) {
+	t.Parallel()
 	srv, s := adminServer(t, nil)
 	dsn := srv.DSN("app")
 	gateUsers(t, dsn)

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"regexp"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -70,6 +68,8 @@ func Dial(ctx context.Context, dsn Secret, session string) (*Server, error) {
 	}
 	cfg.ConnConfig = s.connConfig(s.database, "admin", nil)
 	cfg.MaxConns, cfg.MinConns = adminConns, 0
+	// Every connection is tried before it is used, so that the restart of the server costs no call an error.
+	cfg.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return true }
 	if s.pool, err = pgxpool.NewWithConfig(ctx, cfg); err != nil {
 		return nil, fmt.Errorf("dial server: make pool: %w", err)
 	}
@@ -185,14 +185,6 @@ func (s *Server) Ping(ctx context.Context) (Health, error) {
 		h.CheckpointerStart = *checkpointer
 	}
 	return h, nil
-}
-
-// Database is the name of the mirrored database.
-func (s *Server) Database() string { return s.database }
-
-// Addr is the host and port of the server, for messages.
-func (s *Server) Addr() string {
-	return net.JoinHostPort(s.base.Host, strconv.Itoa(int(s.base.Port)))
 }
 
 // lsnColumn scans a pg_lsn that was cast to text; NULL gives zero.

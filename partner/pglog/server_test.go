@@ -49,6 +49,7 @@ func TestDialRefusesWithoutShowingTheDSN(t *testing.T) {
 }
 
 func TestPingTellsCrashFromRestart(t *testing.T) {
+	t.Parallel()
 	srv, s := adminServer(t, nil)
 	ctx := adminContext(t)
 	require.NoError(t, s.EnsureSchema(ctx), "twice")
@@ -82,6 +83,7 @@ func TestPingTellsCrashFromRestart(t *testing.T) {
 }
 
 func TestEnsureSchemaRefusesForeignPublication(t *testing.T) {
+	t.Parallel()
 	srv := pgtest.New(t, nil)
 	s := dialServer(t, srv.DSN("app"))
 	adminExec(t, srv.DSN("app"), "CREATE PUBLICATION dbmirror")

@@ -41,30 +41,26 @@ func (s *Server) checkWaitName(name string) error {
 	return nil
 }
 
-// waiting is one change of the wait, on a connection that holds the lock of the server and ends with the change. What is
+// waiting is a change of the wait, on a connection that holds the lock of the server and ends with the change. What is
 // only looked at goes through the pool: a context that ends breaks the connection it was used on.
 type waiting struct {
 	*Server
 	conn *pgx.Conn
 }
 
-// changeWait runs a change alone on the server, whichever session or program makes it.
-func (s *Server) changeWait(ctx context.Context, what string, change func(waiting) error) error {
-	s.wait.Lock()
-	defer s.wait.Unlock()
-	conn, err := s.connect(ctx, maintenanceDatabase, "wait", nil)
+// changeWait runs a change alone on the server, whichever session or program makes it. The caller holds s.wait. A change
+// must not wait for a commit to return: another session may have to change the setting first.
+func (s *Server) changeWait(ctx context.Context, change func(waiting) error) error {
+	conn, err := s.connect(ctx, maintenanceDatabase, "wait", map[string]string{"statement_timeout": "0", "lock_timeout": "0"})
 	if err != nil {
-		return fmt.Errorf("%s: %w (the lock on synchronous_standby_names is taken there)", what, err)
+		return fmt.Errorf("%w (the lock on synchronous_standby_names is taken there)", err)
 	}
 	defer hangUp(conn)
 	w := waiting{s, conn}
 	if err := w.begin(ctx); err != nil {
-		return fmt.Errorf("%s: %w", what, err)
+		return err
 	}
-	if err := change(w); err != nil {
-		return fmt.Errorf("%s: %w", what, err)
-	}
-	return nil
+	return change(w)
 }
 
 func (w waiting) begin(ctx context.Context) error {
@@ -96,7 +92,9 @@ func (s *Server) WaitMirror(ctx context.Context, name string) (end mirror.LSN, e
 	if err := s.checkWaitName(name); err != nil {
 		return 0, fmt.Errorf("wait for mirror: %w", err)
 	}
-	err = s.changeWait(ctx, "wait for mirror", func(w waiting) error {
+	s.wait.Lock()
+	defer s.wait.Unlock()
+	err = s.changeWait(ctx, func(w waiting) error {
 		list, err := w.persisted(ctx)
 		if err != nil {
 			return err
@@ -123,7 +121,7 @@ func (s *Server) WaitMirror(ctx context.Context, name string) (end mirror.LSN, e
 		return w.put(ctx, list.inForce().with(w.WaitPrefix(), name), true)
 	})
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("wait for mirror: %w", err)
 	}
 	return end, nil
 }
@@ -132,7 +130,9 @@ func (s *Server) WaitMirror(ctx context.Context, name string) (end mirror.LSN, e
 // walsender of this session releases commits under its former name. It outlives a restart of the server. Ending the
 // sessions that wait makes their commits visible.
 func (s *Server) WaitBlock(ctx context.Context) error {
-	return s.changeWait(ctx, "block commits", func(w waiting) error {
+	s.wait.Lock()
+	defer s.wait.Unlock()
+	err := s.changeWait(ctx, func(w waiting) error {
 		list, err := w.persisted(ctx)
 		if err != nil {
 			return err
@@ -142,6 +142,10 @@ func (s *Server) WaitBlock(ctx context.Context) error {
 		}
 		return w.proveBlocked(ctx)
 	})
+	if err != nil {
+		return fmt.Errorf("block commits: %w", err)
+	}
+	return nil
 }
 
 func (w waiting) placeholder(ctx context.Context, list waitList) error {
@@ -167,49 +171,72 @@ func (w waiting) proveBlocked(ctx context.Context) error {
 // A reload by somebody else puts it in force as well; Waiting shows that, and calling WaitNone again mends it. If the
 // server crashes within the milliseconds of this call the file may still be without it.
 //
+// Another session's change of the setting takes the name out of the file again; Waiting shows that too.
+//
 // Before the release commits are made to wait for some milliseconds, because only a commit that waited and then returned
 // shows that the server has read the file, and that it may be written again. When commits cannot be made to wait within
 // five seconds they are released, the file is left without the name, and the error says so.
 func (s *Server) WaitNone(ctx context.Context, persistBlock bool) error {
-	return s.changeWait(ctx, "release commits", func(w waiting) error {
+	s.wait.Lock()
+	defer s.wait.Unlock()
+	name := ""
+	if persistBlock {
+		name = s.WaitPrefix() + suffixRestart
+	}
+	if err := s.waitNone(ctx, name); err != nil {
+		return fmt.Errorf("release commits: %w", err)
+	}
+	return nil
+}
+
+// waitNone releases commits and then leaves name in the file only.
+func (s *Server) waitNone(ctx context.Context, name string) error {
+	var done bool
+	var unproven error
+	err := s.changeWait(ctx, func(w waiting) error {
 		list, err := w.persisted(ctx)
 		if err != nil {
 			return err
 		}
 		released := list.inForce().with(w.WaitPrefix(), "")
-		kept := list.with(w.WaitPrefix(), "")
-		if persistBlock {
-			kept = list.with(w.WaitPrefix(), w.WaitPrefix()+suffixRestart)
-		}
-		if same, err := w.isPut(ctx, released, kept); err != nil || same {
-			return errors.Join(err, w.proveReturned(ctx))
+		if done, err = w.isPut(ctx, released, list.with(w.WaitPrefix(), name)); err != nil || done {
+			return err
 		}
 		if err := w.placeholder(ctx, list); err != nil {
 			return err
 		}
-		blockCtx, cancel := context.WithTimeout(ctx, nonePatience)
-		unproven := w.proveBlocked(blockCtx)
-		cancel()
-		if err := w.put(ctx, released, true); err != nil {
+		patience, cancel := context.WithTimeout(ctx, nonePatience)
+		defer cancel()
+		unproven = w.proveBlocked(patience)
+		return w.put(ctx, released, true)
+	})
+	if err != nil {
+		return err
+	}
+	if err := s.proveReturned(ctx); err != nil {
+		return err
+	}
+	if unproven != nil {
+		return fmt.Errorf("released, but not made to wait after a restart: %w", unproven)
+	}
+	if done || name == "" {
+		return nil
+	}
+	return s.changeWait(ctx, func(w waiting) error {
+		list, err := w.persisted(ctx)
+		if err != nil {
 			return err
 		}
-		if err := w.proveReturned(ctx); err != nil {
-			return err
-		}
-		if unproven != nil {
-			return fmt.Errorf("released, but not made to wait after a restart: %w", unproven)
-		}
-		if kept.String() == released.String() {
-			return nil
-		}
-		return w.put(ctx, kept, false)
+		return w.put(ctx, list.with(w.WaitPrefix(), name), false)
 	})
 }
 
 // WaitRemove takes the session's names out of the setting for good, and returns when a commit has returned. A setting
 // that then equals the operator's own line in postgresql.conf is reset, so that his later changes count again.
 func (s *Server) WaitRemove(ctx context.Context) error {
-	return s.changeWait(ctx, "stop waiting", func(w waiting) error {
+	s.wait.Lock()
+	defer s.wait.Unlock()
+	err := s.changeWait(ctx, func(w waiting) error {
 		value, operator, err := w.files(ctx)
 		if err != nil {
 			return err
@@ -221,22 +248,20 @@ func (s *Server) WaitRemove(ctx context.Context) error {
 			}
 			return nil // none of ours is in it
 		}
-		rest := list.with(w.WaitPrefix(), "")
-		if err := w.put(ctx, rest.inForce(), true); err != nil {
-			return err
+		rest := list.inForce().with(w.WaitPrefix(), "")
+		// A line that cannot be joined is not what is in force, so it is not what goes on.
+		if theirs, err := parseWaitList(operator); err == nil && theirs.String() == rest.String() {
+			return w.run(ctx, "ALTER SYSTEM RESET synchronous_standby_names", true)
 		}
-		if err := w.proveReturned(ctx); err != nil {
-			return err
-		}
-		if len(rest.ours) > 0 {
-			return nil
-		}
-		theirs, err := parseWaitList(operator)
-		if err != nil || theirs.String() != rest.String() {
-			return nil //nolint:nilerr // a line that cannot be joined is not what is in force, so it is not restored
-		}
-		return w.run(ctx, "ALTER SYSTEM RESET synchronous_standby_names", true)
+		return w.put(ctx, rest, true)
 	})
+	if err == nil {
+		err = s.proveReturned(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("stop waiting for a mirror: %w", err)
+	}
+	return nil
 }
 
 // files reads the setting from the server's files: as it counts, and as the operator's own files have it. What is in

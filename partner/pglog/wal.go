@@ -1,10 +1,6 @@
 package pglog
 
-import (
-	"context"
-
-	"github.com/f19126b3/dbmirror/mirror"
-)
+import "context"
 
 // Retained is how many bytes of log the slot keeps the server from recycling. It returns ErrNoSlot when there is no such
 // slot. A slot whose log has been taken away retains nothing: see [SlotState].
@@ -14,10 +10,4 @@ func (s *Server) Retained(ctx context.Context, slot string) (bytes int64, err er
 		return 0, err
 	}
 	return st.Retained, nil
-}
-
-// EndLSN is the end of the log that the server has on disk.
-func (s *Server) EndLSN(ctx context.Context) (mirror.LSN, error) {
-	h, err := s.Ping(ctx)
-	return h.Flushed, err
 }

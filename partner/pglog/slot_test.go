@@ -1,0 +1,163 @@
+package pglog
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+)
+
+func TestSlot(t *testing.T) {
+	t.Parallel()
+	srv, s := adminServer(t, map[string]string{"max_slot_wal_keep_size": "100MB"})
+	dsn := srv.DSN("app")
+	ctx := adminContext(t)
+	_, err := s.Slot(ctx, "s1")
+	require.ErrorIs(t, err, ErrNoSlot)
+	_, err = s.Retained(ctx, "s1")
+	require.ErrorIs(t, err, ErrNoSlot)
+	require.NoError(t, s.DropSlot(ctx, "s1"), "a missing slot is as good as dropped")
+	for _, name := range []string{"", "Upper", "a-b", "a b", "a;drop", "é", string(make([]byte, 64))} {
+		_, err := s.CreateSlot(ctx, name)
+		require.Error(t, err, name)
+		_, err = s.CreateSlotWithSnapshot(ctx, name)
+		require.Error(t, err, name)
+		require.Error(t, s.DropSlot(ctx, name), name)
+	}
+
+	start, err := s.CreateSlot(ctx, "s1")
+	require.NoError(t, err)
+	st, err := s.Slot(ctx, "s1")
+	require.NoError(t, err)
+	require.Equal(t, start, st.Confirmed)
+	require.Equal(t, "app", st.Database)
+	require.Equal(t, "reserved", st.WALStatus)
+	require.Positive(t, st.SafeWAL)
+	require.Less(t, st.Restart, start)
+	require.Empty(t, st.Invalid)
+	_, err = s.CreateSlot(ctx, "s1")
+	require.ErrorContains(t, err, "exists already")
+
+	before, err := s.Retained(ctx, "s1")
+	require.NoError(t, err)
+	adminExec(t, dsn, "CREATE TABLE big AS SELECT i, repeat('x', 100) FROM generate_series(1, 20000) i")
+	after, err := s.Retained(ctx, "s1")
+	require.NoError(t, err)
+	require.Greater(t, after, before+2_000_000)
+
+	t.Run("a slot in use is dropped all the same", func(t *testing.T) {
+		m := startMirror(t, s, dsn, "s1", mirrorA, false)
+		st, err := s.Slot(ctx, "s1")
+		require.NoError(t, err)
+		require.EqualValues(t, m.conn.PID(), st.ActivePID)
+		require.NoError(t, s.DropSlot(ctx, "s1"))
+		_, err = s.Slot(ctx, "s1")
+		require.ErrorIs(t, err, ErrNoSlot)
+	})
+}
+
+func TestSlotWithSnapshot(t *testing.T) {
+	t.Parallel()
+	srv, s := adminServer(t, nil)
+	dsn := srv.DSN("app")
+	ctx := adminContext(t)
+	adminExec(t, dsn, "CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
+	snap, err := s.CreateSlotWithSnapshot(ctx, "s1")
+	require.NoError(t, err)
+	adminExec(t, dsn, "INSERT INTO t VALUES (2)")
+	st, err := s.Slot(ctx, "s1")
+	require.NoError(t, err)
+	require.Equal(t, snap.Start, st.Confirmed)
+	count := func() (int, error) {
+		conn := adminClient(t, dsn)
+		defer hangUp(conn)
+		var n int
+		err := pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead}, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, "SET TRANSACTION SNAPSHOT "+quoteLiteral(snap.Name)); err != nil {
+				return err
+			}
+			return tx.QueryRow(ctx, "SELECT count(*) FROM t").Scan(&n)
+		})
+		return n, err
+	}
+	n, err := count()
+	require.NoError(t, err)
+	require.Equal(t, 1, n, "as it was where the slot starts")
+	require.NoError(t, snap.Close())
+	adminEventually(t, "the snapshot has gone with its connection", func() bool { _, err := count(); return err != nil })
+	_, err = s.Slot(ctx, "s1")
+	require.NoError(t, err, "the slot stays")
+}
+
+// A transaction that has written, in another database or prepared, keeps a slot from being made. It is named, and
+// nothing is left behind.
+func TestSlotIsBlocked(t *testing.T) {
+	t.Parallel()
+	srv, s := adminServer(t, map[string]string{"max_prepared_transactions": "2"})
+	ctx := adminContext(t)
+	blocker := adminClient(t, clientDSN(t, srv.DSN("postgres"), "postgres", "application_name", "batch job"))
+	_, err := blocker.Exec(ctx, "BEGIN; SELECT pg_current_xact_id()")
+	require.NoError(t, err)
+
+	plain := func(ctx context.Context) error { _, err := s.CreateSlot(ctx, "s1"); return err }
+	withSnapshot := func(ctx context.Context) error { _, err := s.CreateSlotWithSnapshot(ctx, "s1"); return err }
+	begin := func(ctx context.Context, create func(context.Context) error) chan error {
+		done := make(chan error, 1)
+		go func() { done <- create(ctx) }()
+		return done
+	}
+	for _, create := range []func(context.Context) error{plain, withSnapshot} {
+		short, stop := context.WithCancel(ctx)
+		done := begin(short, create)
+		adminEventually(t, "the one who blocks is named", func() bool {
+			list, err := s.SlotBlockers(ctx, "s1")
+			return err == nil && len(list) == 1 && list[0].PID == int32(blocker.PgConn().PID())
+		})
+		stop()
+		err = <-done
+		var blocked *SlotBlockedError
+		require.ErrorAs(t, err, &blocked)
+		require.Len(t, blocked.Blockers, 1)
+		require.Equal(t, "postgres", blocked.Blockers[0].Database)
+		require.Equal(t, "batch job", blocked.Blockers[0].Application)
+		require.ErrorContains(t, err, fmt.Sprintf("process %d (batch job of postgres in database postgres)", blocker.PgConn().PID()))
+		_, err = s.Slot(ctx, "s1")
+		require.ErrorIs(t, err, ErrNoSlot, "the half-made slot is gone")
+	}
+
+	done := begin(ctx, plain)
+	adminEventually(t, "it waits", func() bool { list, err := s.SlotBlockers(ctx, "s1"); return err == nil && len(list) == 1 })
+	_, err = blocker.Exec(ctx, "COMMIT")
+	require.NoError(t, err)
+	require.NoError(t, <-done, "it goes on when the transaction ends")
+	require.NoError(t, s.DropSlot(ctx, "s1"))
+
+	_, err = blocker.Exec(ctx, "BEGIN; SELECT pg_current_xact_id(); PREPARE TRANSACTION 'forgotten'")
+	require.NoError(t, err)
+	short, stop := context.WithCancel(ctx)
+	done = begin(short, plain)
+	adminEventually(t, "the prepared one is named", func() bool {
+		list, err := s.SlotBlockers(ctx, "s1")
+		return err == nil && len(list) == 1 && list[0].Prepared == "forgotten"
+	})
+	stop()
+	err = <-done
+	require.ErrorContains(t, err, `prepared transaction "forgotten" in database postgres`)
+	require.ErrorContains(t, err, "ROLLBACK PREPARED")
+	_, err = blocker.Exec(ctx, "ROLLBACK PREPARED 'forgotten'")
+	require.NoError(t, err)
+
+	t.Run("the server goes down meanwhile", func(t *testing.T) {
+		_, err = blocker.Exec(ctx, "BEGIN; SELECT pg_current_xact_id()")
+		require.NoError(t, err)
+		done := begin(ctx, plain)
+		adminEventually(t, "it waits", func() bool { list, err := s.SlotBlockers(ctx, "s1"); return err == nil && len(list) == 1 })
+		began := time.Now()
+		require.NoError(t, srv.Kill())
+		require.Error(t, <-done)
+		require.Less(t, time.Since(began), slotPatience)
+	})
+}

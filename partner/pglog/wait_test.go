@@ -1,0 +1,514 @@
+package pglog
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/partner/pgtest"
+)
+
+const (
+	mirrorA = "dbmirror_abcd1234_1_a"
+	mirrorB = "dbmirror_abcd1234_2_b"
+)
+
+// writers commit rows in loops until they are stopped. Each keeps the ids of the rows whose commit returned.
+type writers struct {
+	count int
+	mu    sync.Mutex
+	ids   []int64
+	stop  context.CancelFunc
+	done  sync.WaitGroup
+}
+
+func startWriters(t *testing.T, dsn string, count int) *writers {
+	ctx, stop := context.WithCancel(context.Background())
+	w := &writers{count: count, stop: stop}
+	for range count {
+		conn := adminClient(t, clientDSN(t, dsn, "postgres", "application_name", "writer"))
+		w.done.Go(func() {
+			defer hangUp(conn)
+			for ctx.Err() == nil {
+				var id int64
+				// Not with ctx: a commit that is cancelled is released.
+				if err := conn.QueryRow(context.Background(), "INSERT INTO t (v) VALUES ('x') RETURNING id").Scan(&id); err != nil {
+					return
+				}
+				w.mu.Lock()
+				w.ids = append(w.ids, id)
+				w.mu.Unlock()
+			}
+		})
+	}
+	return w
+}
+
+// allWait tells whether every writer's commit waits. Then acked is complete.
+func (w *writers) allWait(t *testing.T, s *Server) bool {
+	return adminValue[int](t, s, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'writer' AND wait_event = 'SyncRep'") == w.count
+}
+
+func (w *writers) acked() []int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.ids)
+}
+
+// commitEnds maps each row of table t to the end of the commit that wrote it, by the slot's own account.
+func commitEnds(t *testing.T, dsn, slot string) map[int64]mirror.LSN {
+	conn := adminClient(t, dsn)
+	defer hangUp(conn)
+	rows, err := conn.Query(adminContext(t), "SELECT lsn::text, data FROM pg_logical_slot_peek_changes($1, NULL, NULL)", slot)
+	require.NoError(t, err)
+	ends := make(map[int64]mirror.LSN)
+	var open []int64
+	for rows.Next() {
+		var lsn mirror.LSN
+		var data string
+		require.NoError(t, rows.Scan(lsnColumn{&lsn}, &data))
+		if rest, ok := strings.CutPrefix(data, "table public.t: INSERT: id[bigint]:"); ok {
+			id, err := strconv.ParseInt(rest[:strings.IndexByte(rest, ' ')], 10, 64)
+			require.NoError(t, err)
+			open = append(open, id)
+		}
+		if strings.HasPrefix(data, "COMMIT") {
+			for _, id := range open {
+				ends[id] = lsn
+			}
+			open = open[:0]
+		}
+	}
+	require.NoError(t, rows.Err())
+	return ends
+}
+
+func waitServer(t *testing.T) (*pgtest.Server, *Server, string) {
+	srv, s := adminServer(t, nil)
+	dsn := srv.DSN("app")
+	adminExec(t, dsn, "CREATE TABLE t (id bigserial PRIMARY KEY, v text)")
+	return srv, s, dsn
+}
+
+func probes(t *testing.T, s *Server) int {
+	return adminValue[int](t, s, "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'dbmirror probe%'")
+}
+
+// No commit that is acknowledged lies beyond the end that WaitMirror returned, over many rounds under load, while
+// checkpoints delay the setting.
+func TestWaitMirrorLetsNothingSlip(t *testing.T) {
+	t.Parallel()
+	_, s, dsn := waitServer(t)
+	ctx := adminContext(t)
+	const rounds = 15
+	busy := adminClient(t, dsn)
+	commits, slipped := 0, 0
+	var longest time.Duration
+	for round := range rounds {
+		slot := fmt.Sprintf("round_%d", round)
+		adminExec(t, dsn, "SELECT pg_create_logical_replication_slot('"+slot+"', 'test_decoding')")
+		w := startWriters(t, dsn, 4)
+		adminEventually(t, "the load runs", func() bool { return adminValue[int](t, s, "SELECT count(*) FROM public.t") > 20*(round+1) })
+		checkpointed := make(chan error, 1)
+		if round%3 == 0 {
+			go func() { _, err := busy.Exec(context.Background(), "CHECKPOINT"); checkpointed <- err }()
+		} else {
+			checkpointed <- nil
+		}
+		began := time.Now()
+		end, err := s.WaitMirror(ctx, fmt.Sprintf("dbmirror_abcd1234_%d", round))
+		require.NoError(t, err)
+		longest = max(longest, time.Since(began))
+		require.NoError(t, <-checkpointed)
+		adminEventually(t, "every writer waits", func() bool { return w.allWait(t, s) })
+		ends := commitEnds(t, dsn, slot)
+		for _, id := range w.acked() {
+			require.Contains(t, ends, id)
+			commits++
+			if ends[id] > end {
+				slipped++
+			}
+		}
+		require.Equal(t, 1, probes(t, s), "one probe waits")
+		w.stop()
+		require.NoError(t, s.WaitNone(ctx, round%2 == 0))
+		w.done.Wait()
+		adminExec(t, dsn, "SELECT pg_drop_replication_slot('"+slot+"')")
+	}
+	require.Zero(t, slipped)
+	require.Positive(t, commits)
+	adminEventually(t, "no probe is left", func() bool { return probes(t, s) == 0 })
+	t.Logf("%d rounds, %d acknowledged commits, %d slipped through, longest call %v", rounds, commits, slipped, longest)
+}
+
+func TestWaitMirrorIsReleasedByItsMirrorOnly(t *testing.T) {
+	t.Parallel()
+	_, s, dsn := waitServer(t)
+	ctx := adminContext(t)
+	_, err := s.CreateSlot(ctx, "slot_a")
+	require.NoError(t, err)
+	a := startMirror(t, s, dsn, "slot_a", mirrorA, true)
+	end, err := s.WaitMirror(ctx, mirrorA)
+	require.NoError(t, err)
+
+	conn := adminClient(t, clientDSN(t, dsn, "postgres", "application_name", "writer"))
+	commit := func() chan error {
+		done := make(chan error, 1)
+		go func() { _, err := conn.Exec(context.Background(), "INSERT INTO t (v) VALUES ('x')"); done <- err }()
+		return done
+	}
+	waits := func() bool {
+		return adminValue[bool](t, s, "SELECT coalesce(bool_or(wait_event = 'SyncRep'), false) FROM pg_stat_activity WHERE application_name = 'writer'")
+	}
+	done := commit()
+	adminEventually(t, "it waits", waits)
+	require.Equal(t, 1, probes(t, s))
+	st, err := s.Waiting(ctx)
+	require.NoError(t, err)
+	require.Equal(t, mirrorA, st.Name)
+	require.False(t, st.Blocked)
+	require.True(t, st.RestartWaits)
+	require.Zero(t, st.Foreign)
+	require.Equal(t, 2, st.Waiters)
+	require.Len(t, st.Walsenders, 1)
+	require.Equal(t, "slot_a", st.Walsenders[0].Slot)
+
+	a.hold.Store(false)
+	require.NoError(t, <-done)
+	adminEventually(t, "the mirror releases the probe too", func() bool { return probes(t, s) == 0 })
+	require.Greater(t, a.reported(), end)
+
+	t.Run("a renamed mirror: the old walsender releases nothing", func(t *testing.T) {
+		for round := range 10 {
+			_, err := s.WaitMirror(ctx, fmt.Sprintf("%s_%d", mirrorB, round))
+			require.NoError(t, err)
+			done := commit()
+			adminEventually(t, "it waits", waits)
+			require.Zero(t, adminValue[int](t, s, "SELECT count(*) FROM pg_stat_replication"), "the old walsender was ended")
+			require.NoError(t, s.WaitNone(ctx, false))
+			require.NoError(t, <-done)
+			again := startMirror(t, s, dsn, "slot_a", mirrorA, false)
+			_, err = s.WaitMirror(ctx, mirrorA)
+			require.NoError(t, err)
+			require.NoError(t, <-commit())
+			_ = again
+		}
+	})
+}
+
+func TestWaitBlockAndNone(t *testing.T) {
+	t.Parallel()
+	_, s, dsn := waitServer(t)
+	ctx := adminContext(t)
+	_, err := s.CreateSlot(ctx, "slot_a")
+	require.NoError(t, err)
+	a := startMirror(t, s, dsn, "slot_a", mirrorA, false)
+	_, err = s.WaitMirror(ctx, mirrorA)
+	require.NoError(t, err)
+	for range 5 {
+		w := startWriters(t, dsn, 3)
+		require.NoError(t, s.WaitBlock(ctx))
+		st, err := s.Waiting(ctx)
+		require.NoError(t, err)
+		require.True(t, st.Blocked)
+		adminEventually(t, "every writer waits", func() bool { return w.allWait(t, s) })
+		require.NoError(t, s.WaitBlock(ctx), "twice")
+		require.Equal(t, 1, probes(t, s), "twice leaves one probe")
+		w.stop()
+		require.NoError(t, s.WaitNone(ctx, true))
+		w.done.Wait()
+		st, err = s.Waiting(ctx)
+		require.NoError(t, err)
+		require.Empty(t, st.InForce)
+		require.Equal(t, `FIRST 1 ("dbmirror_abcd1234_restart")`, st.Persisted)
+		require.True(t, st.RestartWaits)
+		require.NoError(t, s.WaitNone(ctx, true), "twice")
+		adminExec(t, dsn, "SELECT 1")
+	}
+	require.True(t, adminValue[bool](t, s, "SELECT count(*) = 1 FROM pg_stat_replication WHERE pid = $1", int32(a.conn.PID())),
+		"a walsender that follows the setting is left alone")
+
+	t.Run("a reload of somebody else is seen, and mended", func(t *testing.T) {
+		adminExec(t, dsn, "SELECT pg_reload_conf()")
+		adminEventually(t, "the name is in force", func() bool {
+			st, err := s.Waiting(ctx)
+			require.NoError(t, err)
+			return st.Reloaded && st.Blocked
+		})
+		require.NoError(t, s.WaitNone(ctx, true))
+		st, err := s.Waiting(ctx)
+		require.NoError(t, err)
+		require.Empty(t, st.InForce)
+	})
+	t.Run("remove", func(t *testing.T) {
+		require.NoError(t, s.WaitRemove(ctx))
+		st, err := s.Waiting(ctx)
+		require.NoError(t, err)
+		require.Empty(t, st.InForce)
+		require.Empty(t, st.Persisted)
+		require.NoError(t, s.WaitNone(ctx, false))
+	})
+}
+
+// A principal that acknowledges alone is killed: it must not do so again by itself.
+func TestWaitNoneDoesNotSurviveARestart(t *testing.T) {
+	t.Parallel()
+	srv, s, dsn := waitServer(t)
+	ctx := adminContext(t)
+	for round := range 2 {
+		require.NoError(t, s.WaitNone(ctx, true))
+		w := startWriters(t, dsn, 2)
+		adminEventually(t, "it serves", func() bool { return adminValue[int](t, s, "SELECT count(*) FROM public.t") > 10*(round+1) })
+		require.NoError(t, srv.Kill())
+		w.stop()
+		w.done.Wait()
+		require.NoError(t, srv.Restart(ctx))
+		rows := adminValue[int](t, s, "SELECT count(*) FROM public.t")
+		w = startWriters(t, dsn, 3)
+		adminEventually(t, "every writer waits", func() bool { return w.allWait(t, s) })
+		require.Empty(t, w.acked(), "acknowledged alone after the restart")
+		require.Equal(t, rows, adminValue[int](t, s, "SELECT count(*) FROM public.t"))
+		st, err := s.Waiting(ctx)
+		require.NoError(t, err)
+		require.True(t, st.Blocked)
+		w.stop()
+		require.NoError(t, s.WaitNone(ctx, true))
+		w.done.Wait()
+	}
+}
+
+func TestWaitKeepsTheOperatorsStandbys(t *testing.T) {
+	t.Parallel()
+	srv, s := adminServer(t, map[string]string{"synchronous_standby_names": "theirs"})
+	dsn := srv.DSN("app")
+	ctx := adminContext(t)
+	adminExec(t, dsn, "CREATE TABLE t (id bigserial PRIMARY KEY, v text)")
+	_, err := s.CreateSlot(ctx, "theirs")
+	require.NoError(t, err)
+	theirs := startMirror(t, s, dsn, "theirs", "theirs", false)
+	require.NoError(t, s.WaitBlock(ctx))
+	st, err := s.Waiting(ctx)
+	require.NoError(t, err)
+	require.Equal(t, `FIRST 2 ("dbmirror_abcd1234_closed", "theirs")`, st.InForce)
+	require.NoError(t, s.WaitNone(ctx, true))
+	st, err = s.Waiting(ctx)
+	require.NoError(t, err)
+	require.Equal(t, `FIRST 1 ("theirs")`, st.InForce)
+	require.Equal(t, `FIRST 2 ("dbmirror_abcd1234_restart", "theirs")`, st.Persisted)
+
+	t.Run("another session shares the setting", func(t *testing.T) {
+		other, err := Dial(ctx, Secret(dsn), "other567")
+		require.NoError(t, err)
+		defer other.Close()
+		require.NoError(t, other.WaitBlock(ctx))
+		st, err := other.Waiting(ctx)
+		require.NoError(t, err)
+		require.Equal(t, `FIRST 2 ("dbmirror_other567_closed", "theirs")`, st.InForce, "what is for the restart is not put in force")
+		require.NoError(t, other.WaitRemove(ctx))
+		require.NoError(t, s.WaitNone(ctx, true))
+		st, err = s.Waiting(ctx)
+		require.NoError(t, err)
+		require.Equal(t, `FIRST 2 ("dbmirror_abcd1234_restart", "theirs")`, st.Persisted)
+	})
+	t.Run("two of one name could confirm for the mirror", func(t *testing.T) {
+		_, err := s.CreateSlot(ctx, "theirs_too")
+		require.NoError(t, err)
+		twin := startMirror(t, s, dsn, "theirs_too", "Theirs", false)
+		_, err = s.WaitMirror(ctx, mirrorA)
+		require.ErrorContains(t, err, "give each standby its own")
+		twin.end()
+	})
+	require.NoError(t, s.WaitRemove(ctx))
+	st, err = s.Waiting(ctx)
+	require.NoError(t, err)
+	require.Equal(t, "theirs", st.Persisted, "the operator's own line counts again")
+	require.Zero(t, adminValue[int](t, s, "SELECT count(*) FROM pg_file_settings WHERE name = 'synchronous_standby_names' AND sourcefile LIKE '%auto.conf'"))
+	_ = theirs
+
+	adminExec(t, dsn, "ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (theirs, more)'", "SELECT pg_reload_conf()")
+	var refused *WaitListError
+	_, err = s.WaitMirror(ctx, mirrorA)
+	require.ErrorAs(t, err, &refused)
+	require.Contains(t, err.Error(), `FIRST 2 ("theirs", "more")`)
+	require.NoError(t, s.WaitRemove(ctx), "nothing of ours is in it")
+}
+
+func TestWaitMirrorRefusesForeignWalsender(t *testing.T) {
+	t.Parallel()
+	_, s, dsn := waitServer(t)
+	ctx := adminContext(t)
+	for _, slot := range []string{"slot_a", "slot_b"} {
+		_, err := s.CreateSlot(ctx, slot)
+		require.NoError(t, err)
+	}
+	startMirror(t, s, dsn, "slot_a", mirrorA, false)
+	_, err := s.WaitMirror(ctx, mirrorA)
+	require.NoError(t, err)
+	startMirror(t, s, dsn, "slot_b", strings.ToUpper(mirrorA), false)
+	st, err := s.Waiting(ctx)
+	require.NoError(t, err)
+	require.Equal(t, 1, st.Foreign)
+	_, err = s.WaitMirror(ctx, mirrorA)
+	require.ErrorIs(t, err, ErrForeignWalsender)
+	for _, name := range []string{"", "mirror", "dbmirror_other567_1", "dbmirror_abcd1234_", "dbmirror_abcd1234_closed", "dbmirror_abcd1234_1_restart",
+		"dbmirror_abcd1234_A", "dbmirror_abcd1234_" + strings.Repeat("x", 50)} {
+		_, err := s.WaitMirror(ctx, name)
+		require.Error(t, err, name)
+	}
+}
+
+// A probe whose wait is cancelled commits all the same. Its return is no proof of anything.
+func TestWaitProbeThatIsCancelled(t *testing.T) {
+	t.Parallel()
+	srv, s, dsn := waitServer(t)
+	ctx := adminContext(t)
+	require.NoError(t, s.WaitBlock(ctx))
+	p := s.wait.pending
+	adminExec(t, dsn, fmt.Sprintf("SELECT pg_cancel_backend(%d)", p.pid))
+	<-p.returned
+	require.ErrorIs(t, p.result(), errProbeCut)
+	require.NoError(t, s.WaitBlock(ctx), "a new one is made")
+	require.NotEqual(t, p.pid, s.wait.pending.pid)
+	require.Equal(t, 1, probes(t, s))
+
+	t.Run("a program that was killed leaves none behind for long", func(t *testing.T) {
+		again := dialServer(t, dsn)
+		require.NoError(t, again.WaitBlock(ctx))
+		require.Equal(t, 1, probes(t, again))
+		again.Close()
+		adminEventually(t, "closing ends the probe", func() bool { return probes(t, s) == 0 })
+	})
+	t.Run("closing while the server is down", func(t *testing.T) {
+		last := dialServer(t, dsn)
+		require.NoError(t, last.WaitBlock(ctx))
+		require.NoError(t, srv.Kill())
+		last.Close()
+	})
+}
+
+// Two sessions lose their mirrors at once. Each one's commits wait for the other's mirror as well, until both have
+// released them.
+func TestWaitNoneOfTwoSessions(t *testing.T) {
+	t.Parallel()
+	_, s, dsn := waitServer(t)
+	ctx := adminContext(t)
+	other, err := Dial(ctx, Secret(dsn), "other567")
+	require.NoError(t, err)
+	t.Cleanup(other.Close)
+	_, err = s.WaitMirror(ctx, mirrorA)
+	require.NoError(t, err)
+	_, err = other.WaitMirror(ctx, "dbmirror_other567_1")
+	require.NoError(t, err)
+	first := make(chan error, 1)
+	go func() { first <- s.WaitNone(ctx, true) }()
+	adminEventually(t, "the first has taken its name out", func() bool {
+		st, err := s.Waiting(ctx)
+		require.NoError(t, err)
+		return st.InForce == `FIRST 1 ("dbmirror_other567_1")`
+	})
+	require.Equal(t, 2, probes(t, s), "its commits still wait for the other's mirror")
+	require.NoError(t, other.WaitNone(ctx, true))
+	require.NoError(t, <-first)
+	st, err := s.Waiting(ctx)
+	require.NoError(t, err)
+	require.Empty(t, st.InForce)
+	require.Contains(t, st.Persisted, "dbmirror_abcd1234_restart")
+	require.Contains(t, st.Persisted, "dbmirror_other567_restart")
+}
+
+// A standby that has reported a position beyond the end of the log makes every later commit return at once, whatever
+// name is set. It must not be taken for waiting, and must not keep the principal from going on alone.
+func TestWaitIsNotBelievedAfterAReportBeyondTheEnd(t *testing.T) {
+	t.Parallel()
+	_, s, dsn := waitServer(t)
+	ctx := adminContext(t)
+	_, err := s.CreateSlot(ctx, "slot_a")
+	require.NoError(t, err)
+	m := startMirror(t, s, dsn, "slot_a", mirrorA, false)
+	_, err = s.WaitMirror(ctx, mirrorA)
+	require.NoError(t, err)
+	m.end()
+	m = startMirror(t, s, dsn, "slot_a", mirrorA, false)
+	m.seen.Store(1 << 40)
+	adminEventually(t, "commits do not wait any more", func() bool {
+		return adminValue[bool](t, s, "SELECT flush_lsn > '1/0' FROM pg_stat_replication")
+	})
+	short, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	_, err = s.WaitMirror(short, mirrorA)
+	require.ErrorIs(t, err, errSlipped)
+	require.ErrorContains(t, err, "restart the server")
+	require.ErrorIs(t, s.WaitNone(ctx, true), errSlipped, "released, and said")
+	st, err := s.Waiting(ctx)
+	require.NoError(t, err)
+	require.Empty(t, st.Persisted)
+	require.NoError(t, adminCommit(ctx, dsn))
+}
+
+func adminCommit(ctx context.Context, dsn string) error {
+	conn, err := pgx.Connect(ctx, dsn)
+	if err != nil {
+		return err
+	}
+	defer hangUp(conn)
+	_, err = conn.Exec(ctx, "INSERT INTO t (v) VALUES ('x')")
+	return err
+}
+
+// The crash of any session makes the server forget who was waiting: the probe's connection is lost, and what is proven
+// afterwards is proven anew.
+func TestWaitAfterTheCrashOfASession(t *testing.T) {
+	t.Parallel()
+	_, s, dsn := waitServer(t)
+	ctx := adminContext(t)
+	require.NoError(t, s.WaitBlock(ctx))
+	before, err := s.Ping(ctx)
+	require.NoError(t, err)
+	p := s.wait.pending
+	victim, killer := adminClient(t, dsn), adminClient(t, dsn)
+	_, err = killer.Exec(ctx, fmt.Sprintf("COPY (SELECT 1) TO PROGRAM 'kill -9 %d'", victim.PgConn().PID()))
+	t.Logf("the session that brought it about: %v", err)
+	<-p.returned
+	require.Error(t, p.result())
+	adminEventually(t, "the server is back", func() bool {
+		after, err := s.Ping(ctx)
+		return err == nil && !after.CheckpointerStart.Equal(before.CheckpointerStart)
+	})
+	require.NoError(t, s.WaitBlock(ctx))
+	require.Equal(t, 1, probes(t, s))
+	require.NoError(t, s.WaitNone(ctx, false))
+}
+
+// A caller who gives up leaves commits waiting, never returning.
+func TestWaitMirrorGivenUp(t *testing.T) {
+	t.Parallel()
+	_, s, dsn := waitServer(t)
+	ctx := adminContext(t)
+	gone, cancel := context.WithCancel(ctx)
+	cancel()
+	_, err := s.WaitMirror(gone, mirrorA)
+	require.ErrorIs(t, err, context.Canceled)
+	for round := range 10 {
+		short, cancel := context.WithTimeout(ctx, time.Duration(2*round)*time.Millisecond)
+		_, err := s.WaitMirror(short, mirrorA)
+		cancel()
+		st, waitErr := s.Waiting(ctx)
+		require.NoError(t, waitErr)
+		if err == nil {
+			require.Equal(t, mirrorA, st.Name)
+		} else if st.Persisted != "" {
+			require.True(t, st.RestartWaits)
+		}
+		require.NoError(t, s.WaitNone(ctx, false))
+		require.NoError(t, adminCommit(ctx, dsn))
+	}
+}
