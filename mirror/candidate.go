@@ -93,7 +93,7 @@ func (s *Session) win() {
 	whole := s.whole && how == ElectionAgain
 	s.adopt(won)
 	s.confirm()
-	s.whole, s.goal, s.won = whole, goal, how != ElectionAgain || s.won
+	s.whole, s.goal, s.won, s.drained = whole, goal, how != ElectionAgain, how == ElectionTransfer
 	s.note(Entry{Kind: EntryRole, Role: RolePrincipal, Seq: won.Seq, Reason: how.reason(), Version: won.Version(), LSN: won.Fork.LSN})
 }
 

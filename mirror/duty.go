@@ -25,7 +25,7 @@ func (s *Session) principalDuty() Duty {
 	if s.solo() {
 		d.Wait = WaitNone
 	}
-	d.Prove = s.sync.Wanted && !s.sync.Proven
+	d.Prove, d.Drained = s.sync.Wanted && !s.sync.Proven, s.drained
 	switch {
 	case s.handover.Active:
 		d.Work = WorkDrain

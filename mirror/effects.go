@@ -11,8 +11,10 @@ type Duty struct {
 	Wait Wait // principals only
 	// Prove: show that commits do wait, and answer with EventWaiting and the end of all that was written before.
 	Prove bool
-	Ship  bool // mirror: harden the log of Seq; principal: keep the log that the mirror needs
-	Work  Work
+	// Drained: the former principal handed over with nothing left behind, so that what it handed out last is known.
+	Drained bool
+	Ship    bool // mirror: harden the log of Seq; principal: keep the log that the mirror needs
+	Work    Work
 	// Principal is the server whose log a mirror follows, and Fork where that log branches from this server's own.
 	Principal Server
 	Fork      Position

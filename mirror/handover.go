@@ -17,7 +17,7 @@ func (s *Session) mayHandOver() Reason {
 		return ReasonBusy
 	case !s.linked(s.mirror()):
 		return ReasonPartnerLost
-	case !r.InSync || !s.confirmed || r.Suspended:
+	case s.shown != StateSynchronized || !r.InSync || !s.confirmed || r.Suspended:
 		return ReasonNotSynchronized
 	case !s.whole || s.goal.Kind != 0:
 		return ReasonBusy

@@ -33,6 +33,7 @@ type core struct {
 	exposed   bool // a second server holds in_sync=false of this role sequence, and it has not been changed since
 	whole     bool // the database is whole for serving in this role sequence
 	won       bool // it was elected in this life: the gate is still that of a mirror
+	drained   bool // and the former principal had drained before: nothing was left behind
 	sync      syncing
 	handover  handover
 	goal      Command // the change that is being carried out; Kind zero: none

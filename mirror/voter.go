@@ -126,7 +126,7 @@ func (s *Session) adopt(r Record) {
 
 // drop ends what a principal or a candidate holds in memory only.
 func (s *Session) drop() {
-	s.confirmed, s.standing, s.exposed, s.whole, s.won = false, false, false, false, false
+	s.confirmed, s.standing, s.exposed, s.whole, s.won, s.drained = false, false, false, false, false, false
 	s.sync, s.handover, s.claim, s.goal = syncing{}, handover{}, claim{}, Command{}
 }
 

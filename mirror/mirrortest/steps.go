@@ -53,8 +53,9 @@ type tables struct {
 	broken   string              // an invariant that a step or the world found broken
 }
 
-// timing lets every timeout strike with one tick after a loss, and every candidacy and hand-over end with a tick.
-var timing = mirror.Timing{Ping: 1, Timeout: 2, Campaign: 1, Drain: 1}
+// timing lets every timeout strike with the tick in which a loss is noticed, and every candidacy and hand-over end with
+// the next one.
+var timing = mirror.Timing{Ping: 1, Timeout: 2, Campaign: 2, Drain: 1}
 
 func incarnation(s mirror.Server) mirror.Incarnation { return mirror.Incarnation(10 + s) }
 

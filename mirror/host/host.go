@@ -1,0 +1,329 @@
+package host
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/mirror/host/endpoint"
+)
+
+// SessionID is the identity of a session: the same on its three servers.
+type SessionID [16]byte
+
+// ParseSessionID reads 32 hexadecimal digits.
+func ParseSessionID(s string) (SessionID, error) {
+	var id SessionID
+	b, err := hex.DecodeString(s)
+	if err != nil || len(b) != len(id) {
+		return id, fmt.Errorf("session %q is not 32 hexadecimal digits: make one with `openssl rand -hex 16`", s)
+	}
+	copy(id[:], b)
+	return id, nil
+}
+
+// String returns 32 lower-case hexadecimal digits.
+func (id SessionID) String() string { return hex.EncodeToString(id[:]) }
+
+// Store keeps the hard state. It is used by one goroutine. Save returns when the state is on disk.
+type Store interface {
+	Load() (state []byte, ok bool, err error)
+	Save(state []byte) error
+}
+
+// DataPath is what a partner does besides talking. A witness has none.
+type DataPath struct {
+	// Halt stops hardening and reporting, waits until it has stopped, and returns the end of what is hardened.
+	Halt func() mirror.Position
+	// Duty tells what the data path has to do from now on. It must not block.
+	Duty func(mirror.Duty)
+}
+
+// Config is what a Host is made with.
+type Config struct {
+	Session SessionID
+	Self    mirror.Server
+	Store   Store
+	Timing  Timing
+	Options mirror.Options
+	// Peers are the ways to the other servers; one that is missing is never reached.
+	Peers map[mirror.Server]*endpoint.Client
+	Data  DataPath
+	// Journal is told each entry, in order, by the goroutine of Run. Optional.
+	Journal func(Line)
+	Logger  *slog.Logger // nil: nothing is logged
+}
+
+// Line is a journal entry with the time at which this host wrote it.
+type Line struct {
+	At    time.Time
+	Entry mirror.Entry
+}
+
+// Host runs one session. Its methods may be called from any goroutine.
+type Host struct {
+	cfg     Config
+	ticks   mirror.Timing
+	events  chan request
+	outbox  map[mirror.Server]*outbox
+	status  atomic.Pointer[mirror.Status]
+	session *mirror.Session
+	counts  counters
+	stopped chan struct{}
+}
+
+// request is an event with a place for its answer; events that nobody waits for have none.
+type request struct {
+	event  mirror.Event
+	answer chan error
+	look   func(*mirror.Session)
+}
+
+// eventQueue bounds the events that wait. What does not fit is refused to its sender, who sends it again: a message may
+// be lost, and evidence is reported anew.
+const eventQueue = 256
+
+// New makes a host and loads its state. The error names what is wrong with the configuration or the state.
+func New(cfg Config) (*Host, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	cfg.Logger = cfg.Logger.With("session", cfg.Session.String()[:8], "server", cfg.Self.String())
+	cfg.Timing = cfg.Timing.withDefaults()
+	ticks, err := cfg.Timing.ticks()
+	if err != nil {
+		return nil, err
+	}
+	h := &Host{cfg: cfg, ticks: ticks, events: make(chan request, eventQueue), outbox: map[mirror.Server]*outbox{}, stopped: make(chan struct{})}
+	for peer, client := range cfg.Peers {
+		h.outbox[peer] = newOutbox(h, peer, client)
+	}
+	return h, h.load()
+}
+
+// load makes the session from what is on disk. A server with nothing on disk gets a new identity, saved before it is
+// told to anybody.
+func (h *Host) load() error {
+	raw, ok, err := h.cfg.Store.Load()
+	if err != nil {
+		return fmt.Errorf("load state: %w", err)
+	}
+	var hard mirror.HardState
+	if ok {
+		if hard, err = mirror.DecodeHardState(raw); err != nil {
+			return fmt.Errorf("read state: %w", err)
+		}
+	} else {
+		hard = mirror.HardState{Self: h.cfg.Self, Incarnation: newIncarnation()}
+		if err := h.cfg.Store.Save(hard.Append(nil)); err != nil {
+			return fmt.Errorf("save state: %w", err)
+		}
+	}
+	h.session, err = mirror.New(mirror.Config{
+		Self: h.cfg.Self, Incarnation: hard.Incarnation, Timing: h.ticks, Options: h.cfg.Options,
+	}, hard)
+	if err != nil {
+		return err
+	}
+	h.publish()
+	return nil
+}
+
+func newIncarnation() mirror.Incarnation {
+	var b [8]byte
+	rand.Read(b[:]) // never fails: crypto/rand crashes the program instead
+	return mirror.Incarnation(binary.LittleEndian.Uint64(b[:]) | 1)
+}
+
+// Status returns what the session showed after its last step.
+func (h *Host) Status() mirror.Status { return *h.status.Load() }
+
+// Tick is how long one tick is.
+func (h *Host) Tick() time.Duration { return h.cfg.Timing.tick() }
+
+func (h *Host) publish() {
+	st := h.session.Status()
+	h.status.Store(&st)
+}
+
+// ErrStopped is returned to whoever asks a host that does not run any more.
+var ErrStopped = errors.New("the session is not running")
+
+// Tell gives an event to the session. It returns false when the host is not running or is overloaded; evidence must
+// then be told again.
+func (h *Host) Tell(ev mirror.Event) bool {
+	select {
+	case <-h.stopped:
+		return false
+	default:
+	}
+	select {
+	case h.events <- request{event: ev}:
+		return true
+	default:
+		return false
+	}
+}
+
+// Ask gives an event to the session and waits until its effects are carried out: what had to be saved is on disk. A
+// command that is not allowed returns a *mirror.RefusedError.
+func (h *Host) Ask(ctx context.Context, ev mirror.Event) error {
+	return h.ask(ctx, request{event: ev, answer: make(chan error, 1)})
+}
+
+func (h *Host) ask(ctx context.Context, r request) error {
+	select {
+	case h.events <- r:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-h.stopped:
+		return ErrStopped
+	}
+	select {
+	case err := <-r.answer:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-h.stopped:
+		return ErrStopped
+	}
+}
+
+// Explain returns the conditions for an automatic failover, see mirror.Session.Explain.
+func (h *Host) Explain(ctx context.Context) ([]mirror.Condition, error) {
+	var conditions []mirror.Condition
+	r := request{answer: make(chan error, 1), look: func(s *mirror.Session) { conditions = s.Explain() }}
+	if err := h.ask(ctx, r); err != nil {
+		return nil, err
+	}
+	return conditions, nil
+}
+
+// Run runs the session until ctx ends or the session cannot go on. Before it returns it says good-bye to the others,
+// so that an orderly stop is not taken for a failure, and joins everything it started.
+func (h *Host) Run(ctx context.Context) error {
+	defer close(h.stopped)
+	sending, stopSending := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopSending()
+	for _, o := range h.outbox {
+		go o.run(sending)
+	}
+	err := h.loop(ctx)
+	if err == nil {
+		err = h.step(mirror.Event{Kind: mirror.EventStopping})
+	}
+	for _, o := range h.outbox {
+		o.drain(goodbye)
+	}
+	return err
+}
+
+// goodbye is how long a stopping host tries to say so.
+const goodbye = time.Second
+
+func (h *Host) loop(ctx context.Context) error {
+	if h.cfg.Data.Duty != nil {
+		h.cfg.Data.Duty(h.Status().Duty)
+	}
+	clock := newClock(h.Tick())
+	defer clock.stop()
+	for {
+		var r request
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-clock.C():
+		case r = <-h.events:
+		}
+		// Time comes first: what was heard before a pause must not be believed as if it were fresh.
+		for range min(clock.due(), int(h.ticks.Timeout)+1) {
+			if err := h.step(mirror.Event{Kind: mirror.EventTicked}); err != nil {
+				return err
+			}
+		}
+		if err := h.serve(r); err != nil {
+			return err
+		}
+	}
+}
+
+func (h *Host) serve(r request) error {
+	if r.look != nil {
+		r.look(h.session)
+		r.answer <- nil
+		return nil
+	}
+	if r.event.Kind == 0 {
+		return nil
+	}
+	err := h.step(r.event)
+	if r.answer != nil {
+		r.answer <- err
+	}
+	if errors.Is(err, mirror.ErrRefused) {
+		return nil
+	}
+	return err
+}
+
+// step takes one step and carries out its effects in order. Any error but a refusal ends the session, fenced.
+func (h *Host) step(ev mirror.Event) error {
+	fx, err := h.session.Step(ev)
+	if err != nil {
+		if errors.Is(err, mirror.ErrRefused) {
+			return err
+		}
+		return h.fence(fmt.Errorf("step on %s: %w", ev.Kind, err))
+	}
+	var halted *mirror.Position
+	if fx.Halt && h.cfg.Data.Halt != nil {
+		end := h.cfg.Data.Halt()
+		halted = &end
+	}
+	if fx.Saved {
+		if err := h.cfg.Store.Save(fx.State.Append(nil)); err != nil {
+			return h.fence(fmt.Errorf("save state: %w", err))
+		}
+	}
+	for _, m := range fx.Send {
+		if o, ok := h.outbox[m.To]; ok {
+			o.put(m)
+		}
+	}
+	h.publish()
+	if h.cfg.Data.Duty != nil {
+		h.cfg.Data.Duty(fx.Duty)
+	}
+	h.record(fx.Journal)
+	if halted != nil {
+		return h.step(mirror.Event{Kind: mirror.EventHalted, Seq: halted.Seq, LSN: halted.LSN})
+	}
+	return nil
+}
+
+// fence closes the database: a session that cannot go on cannot prove its role.
+func (h *Host) fence(err error) error {
+	h.cfg.Logger.Error("session stopped", "error", err)
+	if h.cfg.Data.Duty != nil {
+		h.cfg.Data.Duty(mirror.Duty{Gate: mirror.GateClosed, Wait: mirror.WaitMirror})
+	}
+	return err
+}
+
+func (h *Host) record(entries []mirror.Entry) {
+	for _, e := range entries {
+		h.counts.entry(e)
+		if h.cfg.Journal != nil {
+			h.cfg.Journal(Line{time.Now(), e})
+		}
+		h.cfg.Logger.Info(e.Kind.String(), "role", e.Role, "role_seq", e.Seq, "from", e.From, "to", e.To,
+			"peer", e.Peer, "reason", e.Reason, "record", e.Version, "lsn", e.LSN)
+	}
+}

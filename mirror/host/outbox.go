@@ -1,0 +1,136 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/mirror/host/endpoint"
+)
+
+// outbox sends the messages for one server, one after the other. When it is full the oldest are dropped: every message
+// that matters is sent again by the session.
+type outbox struct {
+	host   *Host
+	peer   mirror.Server
+	client *endpoint.Client
+	done   chan struct{}
+	wake   chan struct{}
+
+	mu struct {
+		sync.Mutex
+		queue   []mirror.Message
+		closing bool
+	}
+}
+
+const outboxLimit = 32
+
+func newOutbox(h *Host, peer mirror.Server, client *endpoint.Client) *outbox {
+	return &outbox{host: h, peer: peer, client: client, done: make(chan struct{}), wake: make(chan struct{}, 1)}
+}
+
+func (o *outbox) put(m mirror.Message) {
+	o.mu.Lock()
+	if len(o.mu.queue) == outboxLimit {
+		o.mu.queue = o.mu.queue[1:]
+	}
+	o.mu.queue = append(o.mu.queue, m)
+	o.mu.Unlock()
+	o.signal()
+}
+
+func (o *outbox) signal() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// next returns the oldest message. A ping or report that a newer one follows is passed over.
+func (o *outbox) next() (m mirror.Message, ok, closing bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for len(o.mu.queue) > 0 {
+		m, o.mu.queue = o.mu.queue[0], o.mu.queue[1:]
+		if !o.outdatedLocked(m) {
+			return m, true, o.mu.closing
+		}
+	}
+	return mirror.Message{}, false, o.mu.closing
+}
+
+func (o *outbox) outdatedLocked(m mirror.Message) bool {
+	if m.Kind != mirror.MessagePing && m.Kind != mirror.MessageReport {
+		return false
+	}
+	for _, later := range o.mu.queue {
+		if later.Kind == m.Kind {
+			return true
+		}
+	}
+	return false
+}
+
+// drain lets what is queued leave, for at most so long.
+func (o *outbox) drain(wait time.Duration) {
+	o.mu.Lock()
+	o.mu.closing = true
+	o.mu.Unlock()
+	o.signal()
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-o.done:
+	case <-t.C:
+	}
+}
+
+func (o *outbox) run(ctx context.Context) {
+	defer close(o.done)
+	refused := 0
+	for {
+		m, ok, closing := o.next()
+		if !ok {
+			if closing {
+				return
+			}
+			select {
+			case <-o.wake:
+			case <-ctx.Done():
+				return
+			}
+			continue
+		}
+		refused = o.send(ctx, m, refused)
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// refusals is how often in a row nobody may be listening before the peer counts as lost at once: a program that is
+// being restarted is back sooner.
+const refusals = 3
+
+// send sends one message and returns how often in a row nobody was listening.
+func (o *outbox) send(ctx context.Context, m mirror.Message, refused int) int {
+	_, err := o.client.Send(ctx, endpoint.Kind(m.Kind.String()), m.Append(nil))
+	var nobody *endpoint.RefusedError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &nobody):
+		refused++
+		if refused == refusals {
+			o.host.Tell(mirror.Event{Kind: mirror.EventUnlinked, Peer: o.peer})
+		}
+		return refused
+	}
+	if refused == 0 && ctx.Err() == nil {
+		o.host.cfg.Logger.Warn("message not delivered", "peer", o.peer, "kind", m.Kind, "error", err)
+	}
+	return max(refused, 1)
+}

@@ -1,0 +1,47 @@
+package host
+
+import (
+	"context"
+
+	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/mirror/host/endpoint"
+)
+
+// Role is the name under which a server is known at the endpoint.
+func Role(s mirror.Server) endpoint.Role { return endpoint.Role(s.String()) }
+
+// Allow is who may say what to a server: everything else is refused before it is read.
+func Allow(self mirror.Server) endpoint.Table {
+	partner := kinds(mirror.MessagePing, mirror.MessagePong, mirror.MessagePropose, mirror.MessageAccept, mirror.MessageVote,
+		mirror.MessageGrant, mirror.MessageRefuse, mirror.MessageTransfer, mirror.MessageReport, mirror.MessageRequest, mirror.MessageBye)
+	witness := kinds(mirror.MessagePing, mirror.MessagePong, mirror.MessageAccept, mirror.MessageGrant, mirror.MessageRefuse, mirror.MessageBye)
+	toWitness := kinds(mirror.MessagePing, mirror.MessagePong, mirror.MessagePropose, mirror.MessageVote, mirror.MessageBye)
+	if self == mirror.Witness {
+		return endpoint.Table{endpoint.PartnerA: toWitness, endpoint.PartnerB: toWitness}
+	}
+	return endpoint.Table{Role(self.Other()): partner, endpoint.Witness: witness}
+}
+
+func kinds(ks ...mirror.MessageKind) map[endpoint.Kind]bool {
+	set := map[endpoint.Kind]bool{}
+	for _, k := range ks {
+		set[endpoint.Kind(k.String())] = true
+	}
+	return set
+}
+
+// Receive is the endpoint's handler: it takes one message from a server whose identity the endpoint has verified. What
+// the message says of its sender must agree with that.
+func (h *Host) Receive(_ context.Context, from endpoint.Identity, kind endpoint.Kind, body []byte) ([]byte, error) {
+	m, err := mirror.DecodeMessage(body)
+	switch {
+	case err != nil:
+		return nil, endpoint.Deny("message cannot be read: %v", err)
+	case Role(m.From) != from.Role || endpoint.Kind(m.Kind.String()) != kind || m.To != h.cfg.Self:
+		return nil, endpoint.Deny("%s from %s to %s came as %s from %s", m.Kind, m.From, m.To, kind, from.Role)
+	}
+	if !h.Tell(mirror.Event{Kind: mirror.EventReceived, Message: m}) {
+		return nil, endpoint.Deny("overloaded; send again")
+	}
+	return nil, nil
+}
