@@ -67,7 +67,9 @@ func (b *baseline) refuseSameDatabase(ctx context.Context) error {
 const ownObjects = `SELECT i.type, i.type || ' ' || i.identity AS name, 'DROP ' || CASE i.type
 			WHEN 'function' THEN 'ROUTINE' WHEN 'procedure' THEN 'ROUTINE' WHEN 'aggregate' THEN 'ROUTINE'
 			WHEN 'statistics object' THEN 'STATISTICS' WHEN 'foreign-data wrapper' THEN 'FOREIGN DATA WRAPPER'
-			ELSE upper(i.type) END || ' IF EXISTS ' || i.identity || ' CASCADE' AS statement
+			ELSE upper(i.type) END || ' IF EXISTS '
+			|| CASE i.type WHEN 'transform' THEN replace(i.identity, ' on language ', ' language ') ELSE i.identity END
+			|| ' CASCADE' AS statement
 		FROM (
 			SELECT t.tableoid, t.oid FROM pg_event_trigger t JOIN pg_proc p ON p.oid = t.evtfoid
 				JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname <> 'dbmirror'
@@ -97,7 +99,8 @@ const ownObjects = `SELECT i.type, i.type || ' ' || i.identity AS name, 'DROP ' 
 			UNION ALL SELECT tableoid, oid FROM pg_namespace n WHERE ` + inUserSchema + ` AND nspname <> 'public'
 				AND NOT EXISTS (SELECT FROM pg_extension WHERE extnamespace = n.oid)
 		) o(class, oid), pg_identify_object(o.class, o.oid, 0) i
-		WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = o.class AND d.objid = o.oid AND d.deptype IN ('e', 'i'))`
+		WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = o.class AND d.objid = o.oid AND d.objsubid = 0
+			AND d.deptype IN ('e', 'i'))`
 
 // dropOwnObjects drops object by object, because a schema may also hold an extension, which stays. Dropping one takes
 // others with it, hence IF EXISTS, and a drop that names a dropped type fails harmlessly: what counts is that a look

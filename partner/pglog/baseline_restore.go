@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -18,12 +19,52 @@ func (b *baseline) restorePreData(ctx context.Context, statements []string) erro
 		return err
 	}
 	defer hangUp(conn)
+	versions, err := b.extensionVersions(ctx)
+	if err != nil {
+		return err
+	}
 	for _, statement := range statements {
-		if err := b.restore(ctx, conn, statement); err != nil {
+		if err := b.restore(ctx, conn, withExtensionVersion(statement, versions)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// extensionVersions returns, for each extension of the principal whose version the mirror's server has too, the head of
+// the statement by which pg_dump creates it, and the version. pg_dump leaves the version to the server.
+func (b *baseline) extensionVersions(ctx context.Context) (map[string]string, error) {
+	read := func(conn *pgx.Conn, query string) ([]extensionFact, error) {
+		rows, err := conn.Query(ctx, query)
+		if err != nil {
+			return nil, fmt.Errorf("list extensions: %w", err)
+		}
+		return pgx.CollectRows(rows, pgx.RowToStructByPos[extensionFact])
+	}
+	used, err := read(b.source, "SELECT quote_ident(extname), extversion FROM pg_extension")
+	if err != nil {
+		return nil, err
+	}
+	available, err := read(b.target, "SELECT quote_ident(name), version FROM pg_available_extension_versions")
+	if err != nil {
+		return nil, err
+	}
+	versions := map[string]string{}
+	for _, x := range used {
+		if slices.Contains(available, x) {
+			versions["CREATE EXTENSION IF NOT EXISTS "+x.Name+" WITH SCHEMA"] = x.Version
+		}
+	}
+	return versions, nil
+}
+
+func withExtensionVersion(statement string, versions map[string]string) string {
+	for head, version := range versions {
+		if beginsWith(statement, head) {
+			return statement + " VERSION " + quoteLiteral(version)
+		}
+	}
+	return statement
 }
 
 // restorePostData creates keys, indexes, constraints, triggers and the like, in pg_dump's order. Neighbours that only
@@ -112,6 +153,8 @@ func (b *baseline) restore(ctx context.Context, conn *pgx.Conn, statement string
 		return nil
 	case errors.As(err, &refused) && refused.Code == "42704" && beginsWith(statement, "SET"):
 		return nil // a newer pg_dump sets what this version does not have
+	case errors.As(err, &refused) && refused.Code == "42P06" && beginsWith(statement, "CREATE SCHEMA"):
+		return nil // of all that was there, only schemas that extensions live in have stayed
 	case errors.As(err, &refused) && beginsWith(statement, "REFRESH MATERIALIZED VIEW"):
 		name := strings.TrimPrefix(statement, "REFRESH MATERIALIZED VIEW ")
 		b.result.Findings = append(b.result.Findings, Finding{Warning, CodeMatviewNotRefreshed, serverMirror, name,

@@ -101,7 +101,7 @@ func TestBuildsIndex(t *testing.T) {
 		"ALTER TABLE public.t\n    ADD CONSTRAINT c CHECK ((id < 5)) NOT VALID":                       false,
 		"ALTER TABLE ONLY public.t\n    ADD CONSTRAINT \" UNIQUE (id)\" FOREIGN KEY (a) REFERENCES u": false,
 		"ALTER INDEX public.p ATTACH PARTITION public.q":                                              false,
-		"CREATE INDEXES":                                                                              false,
+		"CREATE INDEXES": false,
 	} {
 		require.Equal(t, want, buildsIndex(statement), statement)
 	}

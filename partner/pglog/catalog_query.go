@@ -6,7 +6,7 @@ const (
 	catalogQuery = tableLines + union + columnLines + union + constraintLines + union + indexLines + union +
 		identityLines + union + typeLines + union + enumLines + union + routineLines + union + aggregateLines + union +
 		viewLines + union + triggerLines + union + ruleLines + union + policyLines + union + sequenceLines + union +
-		schemaLines + union + extensionLines + union + statisticsLines
+		schemaLines + union + extensionLines + union + statisticsLines + union + eventTriggerLines
 
 	union = "\nUNION ALL\n"
 
@@ -94,4 +94,9 @@ const (
 
 	statisticsLines = `SELECT 'statistics', format('%I.%I', n.nspname, c.stxname), pg_get_statisticsobjdef(c.oid)
 		FROM pg_statistic_ext c JOIN pg_namespace n ON n.oid = c.stxnamespace AND ` + inUserSchema + ` WHERE true` + notOfExtension
+
+	eventTriggerLines = `SELECT 'event trigger', quote_ident(c.evtname), concat_ws(' ', c.evtevent, c.evtenabled, c.evttags,
+			c.evtfoid::regprocedure)
+		FROM pg_event_trigger c JOIN pg_proc p ON p.oid = c.evtfoid JOIN pg_namespace n ON n.oid = p.pronamespace
+		WHERE n.nspname <> 'dbmirror'` + notOfExtension
 )

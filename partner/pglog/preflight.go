@@ -73,7 +73,9 @@ const (
 	CodeMissingRole         Code = "missing_role"
 	CodeTablespace          Code = "tablespace"
 	CodeDatabaseSetting     Code = "database_setting"
+	CodeDatabaseGrants      Code = "database_grants"
 	CodeMirrorNotEmpty      Code = "mirror_not_empty"
+	CodeIncompleteBaseline  Code = "incomplete_baseline"
 	CodeSchemaDrift         Code = "schema_drift"
 	CodeMatviewNotRefreshed Code = "matview_not_refreshed"
 )

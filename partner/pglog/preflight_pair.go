@@ -35,6 +35,7 @@ func PreflightPair(ctx context.Context, principal, mirror *pgx.Conn, content Mir
 		e.hasRoles(from, to)
 		e.hasTablespaces(from, to)
 		e.hasSettings(from, to)
+		e.hasOwnerAndGrants(from, to)
 		e.content(content)
 		e.receivingSpace(from, to, content)
 	})
@@ -55,14 +56,21 @@ type serverFacts struct {
 	encoding, provider, collate, ctype, icu string
 	collationVersion                        string
 
+	owner      string
 	extensions []extensionFact
 	// What exists, as keys; the values are statements that make it, or the end of one.
-	roles, tablespaces, databaseSettings map[string]string
+	roles, tablespaces, databaseSettings, databaseGrants map[string]string
 	// What the database uses, of the above.
 	usedRoles, usedTablespaces map[string]string
 }
 
 type extensionFact struct{ Name, Version string }
+
+// databaseGrants lists who beside the owner may do what with the database itself.
+const databaseGrants = `SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END,
+		string_agg(a.privilege_type, ', ' ORDER BY a.privilege_type)
+	FROM pg_database d CROSS JOIN aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
+	WHERE d.datname = current_database() AND a.grantee <> d.datdba GROUP BY 1`
 
 func (e *examination) facts() serverFacts {
 	var f serverFacts
@@ -70,15 +78,15 @@ func (e *examination) facts() serverFacts {
 		`SELECT system_identifier::text, current_setting('server_version_num')::int / 10000, current_database(),
 			pg_database_size(current_database()) FROM pg_control_system()`)
 	// The name of the ICU locale's column changed in version 17; a row as JSON has it under either.
-	e.one([]any{&f.encoding, &f.collate, &f.ctype, &f.provider, &f.icu, &f.collationVersion},
+	e.one([]any{&f.encoding, &f.collate, &f.ctype, &f.provider, &f.icu, &f.collationVersion, &f.owner},
 		`SELECT pg_encoding_to_char(encoding), datcollate, datctype, datlocprovider::text,
 			coalesce(to_jsonb(d) ->> 'daticulocale', to_jsonb(d) ->> 'datlocale', ''),
-			coalesce(pg_database_collation_actual_version(oid), '')
+			coalesce(pg_database_collation_actual_version(oid), ''), quote_ident(pg_get_userbyid(datdba))
 		FROM pg_database d WHERE datname = current_database()`)
 	f.extensions = queryRows[extensionFact](e, "SELECT extname, extversion FROM pg_extension ORDER BY 1")
 	f.roles = e.pairs("SELECT rolname, '' FROM pg_roles")
 	f.tablespaces = e.pairs("SELECT spcname, '' FROM pg_tablespace")
-	f.databaseSettings = e.pairs(databaseSettings)
+	f.databaseSettings, f.databaseGrants = e.pairs(databaseSettings), e.pairs(databaseGrants)
 	f.usedRoles, f.usedTablespaces = e.pairs(usedRoles), e.pairs(usedTablespaces)
 	return f
 }
@@ -186,21 +194,21 @@ func (e *examination) hasExtensions(from, to serverFacts) {
 	for _, x := range to.extensions {
 		installed[x.Name] = x.Version
 	}
-	available := e.pairs("SELECT name, default_version FROM pg_available_extensions")
+	available := e.pairs("SELECT name || ' ' || version, '' FROM pg_available_extension_versions")
+	known := e.pairs("SELECT name, default_version FROM pg_available_extensions")
 	for _, x := range from.extensions {
 		version, has := installed[x.Name]
-		if !has {
-			version, has = available[x.Name]
-		}
-		update := fmt.Sprintf("ALTER EXTENSION %s UPDATE TO %s", quoteIdent(x.Name), quoteLiteral(x.Version))
+		_, same := available[x.Name+" "+x.Version]
+		_, any := known[x.Name]
 		switch {
-		case !has:
+		case has && version != x.Version:
+			e.add(Warning, CodeExtensionVersion, x.Name, fmt.Sprintf("version %s is not the principal's %s", version, x.Version),
+				fmt.Sprintf("ALTER EXTENSION %s UPDATE TO %s", quoteIdent(x.Name), quoteLiteral(x.Version)))
+		case !has && !any:
 			e.add(Fatal, CodeExtension, x.Name, "the mirror's server does not have it; install its package there", "")
-		case version != x.Version && installed[x.Name] != "":
-			e.add(Warning, CodeExtensionVersion, x.Name, fmt.Sprintf("version %s is not the principal's %s", version, x.Version), update)
-		case version != x.Version:
-			e.add(Warning, CodeExtensionVersion, x.Name, fmt.Sprintf("the baseline will create version %s, the principal has %s",
-				version, x.Version), "")
+		case !has && !same:
+			e.add(Warning, CodeExtensionVersion, x.Name, fmt.Sprintf("the mirror's server does not have the principal's version %s; "+
+				"the baseline will create %s", x.Version, known[x.Name]), "")
 		}
 	}
 }
@@ -233,16 +241,45 @@ func (e *examination) hasSettings(from, to serverFacts) {
 			continue
 		}
 		target := "ALTER DATABASE " + database
-		if role, _, ok := strings.Cut(key, " "); ok {
-			target = "ALTER ROLE " + role + " IN DATABASE " + database
+		if space := strings.LastIndexByte(key, ' '); space > 0 {
+			target = "ALTER ROLE " + key[:space] + " IN DATABASE " + database
 		}
 		e.add(Warning, CodeDatabaseSetting, key, "the principal's database has this setting, the mirror's does not or not the same",
 			target+" "+set)
 	}
 }
 
+// hasOwnerAndGrants compares who may connect to the two databases and who owns them: no dump of a schema carries that
+// either, and after a failover the same clients must be let in, and no others.
+func (e *examination) hasOwnerAndGrants(from, to serverFacts) {
+	database := quoteIdent(to.database)
+	if from.owner != to.owner {
+		e.add(Warning, CodeDatabaseGrants, to.owner, "it owns the mirror's database; the owner of the principal's is "+from.owner,
+			"ALTER DATABASE "+database+" OWNER TO "+from.owner)
+		return // the rights of owners are not listed, so the lists would differ for that alone
+	}
+	all := maps.Clone(from.databaseGrants)
+	maps.Copy(all, to.databaseGrants)
+	for _, role := range slices.Sorted(maps.Keys(all)) {
+		want, has := from.databaseGrants[role], to.databaseGrants[role]
+		if want == has {
+			continue
+		}
+		sql := fmt.Sprintf("REVOKE ALL ON DATABASE %s FROM %s", database, role)
+		if want != "" {
+			sql += fmt.Sprintf("; GRANT %s ON DATABASE %s TO %s", want, database, role)
+		}
+		e.add(Warning, CodeDatabaseGrants, role, fmt.Sprintf("on the mirror's database it may do %q, on the principal's %q", has, want), sql)
+	}
+}
+
 // content looks at what is in the mirror's database.
 func (e *examination) content(content MirrorContent) {
+	if content == MirrorAdopted {
+		e.each(Fatal, CodeIncompleteBaseline, `SELECT format('%I', current_database()), 'the database is what a baseline that failed '
+				|| 'has left; run the baseline again, replacing what is there', ''
+			WHERE to_regclass('dbmirror.incomplete_baseline') IS NOT NULL`)
+	}
 	if content != MirrorEmpty {
 		return
 	}

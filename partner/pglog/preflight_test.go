@@ -35,11 +35,11 @@ func mend(t *testing.T, conn *pgx.Conn, findings []Finding) {
 	}
 }
 
-// TestPreflightDatabase provokes each finding about what is in a database, runs its mend, and looks again.
-func TestPreflightDatabase(t *testing.T) {
+// testPreflightDatabase provokes each finding about what is in a database, runs its mend, and looks again.
+func testPreflightDatabase(t *testing.T, p *testPair) {
 	ctx := t.Context()
-	server := pgtest.New(t, map[string]string{"max_prepared_transactions": "3"})
-	conn := dial(t, server.DSN("app"))
+	d := p.fresh(t)
+	conn := d.a
 	script(t, conn, `CREATE ROLE app_role; CREATE SCHEMA "S"`)
 	cfg := PreflightConfig{LongTransaction: time.Nanosecond}
 	for _, c := range []struct {
@@ -73,13 +73,14 @@ func TestPreflightDatabase(t *testing.T) {
 			`public.g.ru`, false},
 		{CodeAlwaysTrigger, Warning, `CREATE FUNCTION ef() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
 			CREATE EVENT TRIGGER ev ON sql_drop EXECUTE FUNCTION ef(); ALTER EVENT TRIGGER ev ENABLE ALWAYS`, `ev`, false},
-		{CodePrepared, Fatal, `BEGIN; INSERT INTO g VALUES (1); PREPARE TRANSACTION 'it''s'`, `app 'it''s'`, false},
+		{CodePrepared, Fatal, `BEGIN; INSERT INTO g VALUES (1); PREPARE TRANSACTION 'it''s'`, `@ 'it''s'`, false},
 		{CodePrepared, Info, "", "max_prepared_transactions", true},
 		{CodeSyncCommit, Warning, `ALTER ROLE app_role SET synchronous_commit = off`, "app_role", false},
-		{CodeSyncCommit, Warning, `ALTER DATABASE app SET synchronous_commit = local`, "app", false},
-		{CodeSyncCommit, Warning, `ALTER ROLE app_role IN DATABASE app SET synchronous_commit = off`, "app_role in app", false},
+		{CodeSyncCommit, Warning, `ALTER DATABASE @ SET synchronous_commit = local`, "@", false},
+		{CodeSyncCommit, Warning, `ALTER ROLE app_role IN DATABASE @ SET synchronous_commit = off`, "app_role in @", false},
 	} {
-		script(t, conn, c.setup)
+		script(t, conn, strings.ReplaceAll(c.setup, "@", d.name))
+		c.object = strings.ReplaceAll(c.object, "@", d.name)
 		findings, err := PreflightPrincipal(ctx, conn, cfg)
 		require.NoError(t, err)
 		found := find(findings, c.code, c.object)
@@ -98,9 +99,8 @@ func TestPreflightDatabase(t *testing.T) {
 	}
 }
 
-func TestPreflightOwnSchemaAndTemporary(t *testing.T) {
-	server := pgtest.New(t, nil)
-	conn := dial(t, server.DSN("app"))
+func testPreflightOwnSchemaAndTemporary(t *testing.T, p *testPair) {
+	conn := p.fresh(t).a
 	script(t, conn, `CREATE SCHEMA dbmirror; CREATE TABLE dbmirror.t (a integer); CREATE TEMP TABLE t (a integer);
 		CREATE TABLE full_identity (a integer); ALTER TABLE full_identity REPLICA IDENTITY FULL;
 		CREATE TABLE by_index (a integer NOT NULL UNIQUE); ALTER TABLE by_index REPLICA IDENTITY USING INDEX by_index_a_key;
@@ -166,16 +166,16 @@ func TestPreflightForeignNames(t *testing.T) {
 	require.Equal(t, Info, find(findings, CodeMaxSlotWALKeepSize, "")[0].Severity)
 }
 
-// TestPreflightRights takes a role from nothing to what it needs, by the statements of the findings alone.
-func TestPreflightRights(t *testing.T) {
+// testPreflightRights takes a role from nothing to what it needs, by the statements of the findings alone.
+func testPreflightRights(t *testing.T, p *testPair) {
 	ctx := t.Context()
-	server := pgtest.New(t, nil)
-	admin := dial(t, server.DSN("app"))
-	script(t, admin, `CREATE ROLE "Own" ; CREATE ROLE "mir ror" LOGIN; ALTER DATABASE app OWNER TO "Own";
+	d := p.fresh(t)
+	admin := d.a
+	script(t, admin, `CREATE ROLE "Own" ; CREATE ROLE "mir ror" LOGIN; ALTER DATABASE `+d.name+` OWNER TO "Own";
 		CREATE TABLE t (a integer PRIMARY KEY); ALTER TABLE t OWNER TO "Own";
 		CREATE TABLE guarded (a integer PRIMARY KEY); ALTER TABLE guarded ENABLE ROW LEVEL SECURITY;
 		ALTER TABLE guarded FORCE ROW LEVEL SECURITY; ALTER TABLE guarded OWNER TO "Own"; GRANT SELECT ON guarded TO PUBLIC`)
-	dsn := strings.Replace(server.DSN("app"), "postgres@", "mir%20ror@", 1)
+	dsn := strings.Replace(d.principal, "postgres@", "mir%20ror@", 1)
 	conn := dial(t, dsn)
 	findings, err := PreflightPrincipal(ctx, conn, PreflightConfig{})
 	require.NoError(t, err)
@@ -208,10 +208,10 @@ func TestPreflightRights(t *testing.T) {
 	require.Empty(t, find(findings, CodeRights, ""))
 }
 
-// TestPreflightBlockers: a transaction that writes holds up the making of a slot.
-func TestPreflightBlockers(t *testing.T) {
-	server := pgtest.New(t, nil)
-	conn, writer := dial(t, server.DSN("app")), dial(t, server.DSN("app"))
+// testPreflightBlockers: a transaction that writes holds up the making of a slot.
+func testPreflightBlockers(t *testing.T, p *testPair) {
+	d := p.fresh(t)
+	conn, writer := d.a, dial(t, d.principal)
 	script(t, writer, "BEGIN; CREATE TABLE t (a integer PRIMARY KEY)")
 	findings, err := PreflightPrincipal(t.Context(), conn, PreflightConfig{LongTransaction: time.Nanosecond})
 	require.NoError(t, err)
@@ -225,14 +225,14 @@ func TestPreflightBlockers(t *testing.T) {
 	require.Error(t, err, "the mend has ended the session")
 }
 
-// TestPreflightHostileNames: what a user names like PostgreSQL's own changes nothing.
-func TestPreflightHostileNames(t *testing.T) {
-	server := pgtest.New(t, nil)
-	conn := dial(t, server.DSN("app"))
+// testPreflightHostileNames: what a user names like PostgreSQL's own changes nothing.
+func testPreflightHostileNames(t *testing.T, p *testPair) {
+	d := p.fresh(t)
+	conn := d.a
 	script(t, conn, `CREATE TABLE public.pg_class (a integer); CREATE VIEW public.pg_settings AS SELECT 'x' AS name;
 		CREATE FUNCTION public.format(text, name) RETURNS text LANGUAGE sql AS 'SELECT ''hijacked''';
-		ALTER ROLE postgres SET search_path = public, pg_catalog`)
-	conn = dial(t, server.DSN("app"))
+		ALTER DATABASE `+d.name+` SET search_path = public, pg_catalog`)
+	conn = dial(t, d.principal)
 	findings, err := PreflightPrincipal(t.Context(), conn, PreflightConfig{})
 	require.NoError(t, err)
 	require.Len(t, find(findings, CodeReplicaIdentity, "public.pg_class"), 1)

@@ -1,5 +1,4 @@
 -- Whatever a schema can hold and a copy can get wrong. Rows come after the definitions.
-CREATE ROLE "Owner ""quoted""";
 CREATE SCHEMA "Sche""ma; DROP SCHEMA public; --";
 CREATE SCHEMA "select";
 CREATE EXTENSION citext;

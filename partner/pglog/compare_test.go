@@ -1,0 +1,54 @@
+package pglog
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// testCompare: the order of rows and columns does not count, everything else does.
+func testCompare(t *testing.T, p *testPair) {
+	ctx := t.Context()
+	d := p.fresh(t)
+	script(t, d.b, strings.ReplaceAll(`ALTER DATABASE @ SET datestyle = german, dmy; ALTER DATABASE @ SET extra_float_digits = -5;
+		ALTER DATABASE @ SET timezone = 'Asia/Tokyo'; ALTER DATABASE @ SET intervalstyle = iso_8601;
+		ALTER DATABASE @ SET bytea_output = escape`, "@", d.name))
+	a, b := d.a, dial(t, d.mirror)
+	const rows = `INSERT INTO "T;" (v, at, f, i, y) VALUES `
+	const first, second = `('a', '2024-02-03 04:05:06Z', 0.1, '1 day', '\x00')`, `(NULL, NULL, NULL, NULL, NULL)`
+	script(t, a, `CREATE TABLE "T;" (v text, at timestamptz, f float8, i interval, y bytea); CREATE TABLE hollow ();
+		CREATE UNLOGGED TABLE u (a integer); INSERT INTO u VALUES (1); CREATE SCHEMA dbmirror; CREATE TABLE dbmirror.x (a integer);
+		`+rows+first+","+second+","+second)
+	script(t, b, `CREATE TABLE "T;" (y bytea, f float8, gone integer, i interval, v text, at timestamptz); CREATE TABLE hollow ();
+		ALTER TABLE "T;" DROP gone; `+rows+second+","+first+","+second)
+	comparison, err := Compare(ctx, a, b)
+	require.NoError(t, err)
+	require.True(t, comparison.Equal(), comparison.String())
+	require.Equal(t, "2 tables with 3 rows are equal", comparison.String())
+
+	for change, undo := range map[string]string{
+		`UPDATE "T;" SET v = 'b' WHERE v = 'a'`:  `UPDATE "T;" SET v = 'a' WHERE v = 'b'`,
+		`UPDATE "T;" SET v = '' WHERE f IS NULL`: `UPDATE "T;" SET v = NULL WHERE v = ''`,
+		`UPDATE "T;" SET f = 0.1::float8 + 1e-17 WHERE v = 'a'; UPDATE "T;" SET f = 0.10000000000000002 WHERE v = 'a'`: `UPDATE "T;" SET f = 0.1 WHERE v = 'a'`,
+		`DELETE FROM "T;" WHERE v = 'a'`: rows + first,
+		// Two rows of a kind must not cancel each other out, as they would with an exclusive or.
+		rows + first + "," + first: `DELETE FROM "T;" WHERE v = 'a'; ` + rows + first,
+	} {
+		script(t, b, change)
+		comparison, err = Compare(ctx, a, b)
+		require.NoError(t, err)
+		require.False(t, comparison.Equal(), change)
+		require.Len(t, comparison.Differs, 1)
+		require.Equal(t, `public."T;"`, comparison.Differs[0].Table)
+		require.Contains(t, comparison.String(), `1 of 2 tables differ: public."T;": 3 rows`)
+		script(t, b, undo)
+		comparison, err = Compare(ctx, a, b)
+		require.NoError(t, err)
+		require.True(t, comparison.Equal(), undo)
+	}
+	script(t, b, "DROP TABLE hollow")
+	comparison, err = Compare(ctx, a, b)
+	require.NoError(t, err)
+	require.Contains(t, comparison.String(), "public.hollow: 0 rows (0) and missing")
+}
