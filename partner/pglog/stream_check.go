@@ -95,14 +95,13 @@ type slotState struct {
 	plugin, database string
 	invalid          string     // why it was given up; empty if it was not
 	confirmed        mirror.LSN // log before it will never be sent again; 0 while the slot is being made
-	activePID        int
 	flushed          mirror.LSN // end of the server's log on disk
 }
 
 // slotQuery goes through JSON for columns that not every version has.
 const slotQuery = `SELECT coalesce(plugin, ''), coalesce(database, ''),
   coalesce(to_jsonb(s)->>'invalidation_reason', CASE wal_status WHEN 'lost' THEN 'log lost' END, ''),
-  coalesce(confirmed_flush_lsn, '0/0'), coalesce(active_pid, 0)
+  coalesce(confirmed_flush_lsn, '0/0')
 FROM pg_replication_slots s WHERE slot_name = `
 
 const flushedQuery = `SELECT CASE WHEN pg_is_in_recovery() THEN '' ELSE pg_current_wal_flush_lsn()::text END`
@@ -116,9 +115,6 @@ func readSlot(ctx context.Context, conn *pgconn.PgConn, name string) (slotState,
 	if slot.found {
 		slot.plugin, slot.database, slot.invalid = row[0], row[1], row[2]
 		if slot.confirmed, err = mirror.ParseLSN(row[3]); err != nil {
-			return slotState{}, fmt.Errorf("read slot %s: %w", name, err)
-		}
-		if slot.activePID, err = strconv.Atoi(row[4]); err != nil {
 			return slotState{}, fmt.Errorf("read slot %s: %w", name, err)
 		}
 	}
@@ -136,7 +132,7 @@ func readSlot(ctx context.Context, conn *pgconn.PgConn, name string) (slotState,
 	return slot, nil
 }
 
-// check says whether the slot of this name can continue at start.
+// check says whether the slot of this name can continue at start. Whether it is free is told by START_REPLICATION.
 func (s slotState) check(name, database string, start mirror.LSN) error {
 	switch {
 	case start > s.flushed:
@@ -155,8 +151,6 @@ func (s slotState) check(name, database string, start mirror.LSN) error {
 			"slot %s stands at %s, the server's log ends at %s: commits may not wait for the mirror", name, s.confirmed, s.flushed)
 	case s.confirmed > start:
 		return gap(GapSlotAhead, mendCopy, "slot %s was advanced to %s, the hardened log ends at %s", name, s.confirmed, start)
-	case s.activePID != 0:
-		return &SlotActiveError{Slot: name, PID: s.activePID}
 	}
 	return nil
 }

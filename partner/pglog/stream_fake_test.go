@@ -36,7 +36,8 @@ type fakeServer struct {
 	refusal  *pgproto3.ErrorResponse
 	started  chan struct{}
 	statuses chan fakeStatus // what the client reported
-	goodbye  chan struct{}   // closed when the client took its leave
+	goodbye  chan struct{}   // closed when the client has left
+	polite   bool            // it said so
 }
 
 type fakeStatus struct {
@@ -51,7 +52,7 @@ func newFakeServer(t *testing.T) *fakeServer {
 		rows: map[string][]string{
 			identityQuery:                  {"-7300000000000000000", "1", "app", "16384", "150018", "UTF8", "C", "C"},
 			"SELECT 1 FROM pg_publication": {"1"},
-			slotQuery:                      {"pgoutput", "app", "", "0/1000", "0"},
+			slotQuery:                      {"pgoutput", "app", "", "0/1000"},
 			flushedQuery:                   {"0/1000"},
 		},
 		started:  make(chan struct{}),
@@ -143,6 +144,7 @@ func (f *fakeServer) listen() {
 			f.statuses <- parseStatus(f.t, m.Data)
 		case *pgproto3.CopyDone:
 		case *pgproto3.Terminate:
+			f.polite = true
 			return
 		default:
 			f.t.Errorf("fake server: unexpected %T", m)
@@ -281,7 +283,7 @@ func (l *watchedLog) count() int {
 	return l.hardens
 }
 
-func newLog(t *testing.T, start mirror.LSN, cfg redo.Config) *watchedLog {
+func newLog(t testing.TB, start mirror.LSN, cfg redo.Config) *watchedLog {
 	t.Helper()
 	cfg.Dir = t.TempDir() + "/log"
 	q, err := redo.Open(cfg)

@@ -37,7 +37,7 @@ type readLoop struct {
 	received mirror.LSN
 	ended    mirror.LSN // the last transaction or mark appended
 	hardened mirror.LSN
-	idle     mirror.LSN // up to here a keepalive said that everything has been sent; not yet a mark if above ended
+	idle     mirror.LSN // up to here a keepalive said that everything has been sent; above ended only while open is 0
 
 	unhardened int  // bytes appended since the last harden
 	owed       bool // a keepalive has not been answered
@@ -63,6 +63,7 @@ func (l *readLoop) run(ctx context.Context) error {
 	if err := l.start(ctx); err != nil {
 		return l.end(ctx, err)
 	}
+	l.gauges.received.Store(uint64(l.received))
 	l.gauges.hardened.Store(uint64(l.hardened))
 	l.gauges.streaming.Store(true)
 	if err := l.append(ctx, redo.KindAttach, l.hardened, nil); err != nil {
@@ -179,10 +180,12 @@ func (l *readLoop) logMessage(ctx context.Context, at mirror.LSN, data []byte) e
 	case TypeCommit, TypeStreamCommit:
 		return l.commit(ctx, data)
 	case TypeMessage:
-		if l.open == 0 || l.open == TypeBegin && len(data) > 1 && data[1] == 0 {
-			return nil // emitted outside any transaction: neither part of the data nor sent once only
+		// One that belongs to no transaction is not part of the data, and may come twice. It never comes in a chunk, where
+		// a transaction's number stands in the place of the flags.
+		if l.open != TypeStreamStart && len(data) > 1 && data[1] == 0 {
+			return nil
 		}
-		return l.append(ctx, redo.KindData, at, data)
+		fallthrough
 	case TypeInsert, TypeUpdate, TypeDelete, TypeTruncate, TypeRelation, TypeType, TypeOrigin:
 		if l.open == 0 {
 			return l.misplaced(data)
@@ -316,10 +319,8 @@ func (l *readLoop) stall(ctx context.Context, record redo.Record) error {
 
 // drained is called when everything that arrived has been appended.
 func (l *readLoop) drained(ctx context.Context) error {
-	if l.open == 0 {
-		if err := l.mark(ctx); err != nil {
-			return err
-		}
+	if err := l.mark(ctx); err != nil {
+		return err
 	}
 	if l.ended > l.hardened || l.unhardened >= hardenBytes {
 		if err := l.harden(); err != nil {
