@@ -14,7 +14,7 @@ const (
 	// How long a connection may take before it can be made to give way: silentGrace to ask for a session that is served
 	// here, namedGrace to log in. Waiting for that keeps a crowd of honest peers, as after a restart, from pushing each
 	// other out.
-	silentGrace = 100 * time.Millisecond
+	silentGrace = 250 * time.Millisecond
 	namedGrace  = time.Second
 	// acceptPause is how long the gate waits when the system has no more descriptors.
 	acceptPause = 100 * time.Millisecond
@@ -235,8 +235,6 @@ func (g *gate) logIn(w *waiter) {
 	}
 }
 
-var errGivenWay = errors.New("the connection has given way to others")
-
 func (g *gate) pass(ctx context.Context, w *waiter) error {
 	conn, found, from, err := g.server.logIn(ctx, w.conn, func() { g.named(w) })
 	if err != nil {
@@ -245,9 +243,7 @@ func (g *gate) pass(ctx context.Context, w *waiter) error {
 	if err := w.conn.SetDeadline(time.Time{}); err != nil {
 		return err
 	}
-	if !g.leave(w) {
-		return errGivenWay
-	}
+	g.leave(w)
 	if err := g.server.join(w.conn, found, from); err != nil {
 		return err
 	}

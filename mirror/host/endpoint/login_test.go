@@ -149,7 +149,7 @@ var connectionFaults = []stranger{
 }
 
 // post sends one message and returns what came back, be it a reply or an alert.
-func post(addr string, config *tls.Config, session string) (status int, text string, err error) {
+func post(addr string, config *tls.Config, session, body string) (status int, text string, err error) {
 	raw, err := net.Dial("tcp", addr)
 	if err != nil {
 		return 0, "", err
@@ -162,15 +162,16 @@ func post(addr string, config *tls.Config, session string) (status int, text str
 	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		return 0, "", err
 	}
-	if _, err := fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx", pathOf(session, "ping")); err != nil {
+	if _, err := fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s",
+		pathOf(session, "ping"), len(body), body); err != nil {
 		return 0, "", err
 	}
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
 		return 0, "", err
 	}
-	body, err := io.ReadAll(response.Body)
-	return response.StatusCode, string(body), err
+	reply, err := io.ReadAll(response.Body)
+	return response.StatusCode, string(reply), err
 }
 
 // S1, S2, S3: everybody who is not expected is refused in TLS, nothing is handled, and both sides are told.
@@ -178,7 +179,7 @@ func TestStrangersAreRefused(t *testing.T) {
 	for _, who := range append(certificateFaults, connectionFaults...) {
 		t.Run(who.name, func(t *testing.T) {
 			s := tcpSite(t, Limits{})
-			_, _, err := post(s.addr, who.config(t, s.ca), sessionOne)
+			_, _, err := post(s.addr, who.config(t, s.ca), sessionOne, "x")
 			require.ErrorContains(t, err, who.told)
 			s.stop() // what was refused has then been logged and counted
 
@@ -218,7 +219,7 @@ func TestMountedVerifiesByItself(t *testing.T) {
 	s, web := mount(t)
 	web.StartTLS()
 	for i, who := range certificateFaults {
-		status, text, err := post(s.addr, who.config(t, s.ca), sessionOne)
+		status, text, err := post(s.addr, who.config(t, s.ca), sessionOne, "x")
 		require.NoError(t, err, who.name)
 		require.Equal(t, http.StatusForbidden, status, who.name)
 		require.Contains(t, text, who.logged, who.name)
@@ -226,16 +227,16 @@ func TestMountedVerifiesByItself(t *testing.T) {
 		require.EqualValues(t, i+1, at.Logins[ResultAuthenticationFailure]+at.Logins[ResultAuthorizationFailure])
 	}
 	bare := &tls.Config{InsecureSkipVerify: true}
-	status, text, err := post(s.addr, bare, sessionOne)
+	status, text, err := post(s.addr, bare, sessionOne, "x")
 	require.NoError(t, err)
 	require.Equal(t, http.StatusForbidden, status)
 	require.Contains(t, text, "no certificate; give it one")
-	status, _, err = post(s.addr, bare, sessionTwo)
+	status, _, err = post(s.addr, bare, sessionTwo, "x")
 	require.NoError(t, err)
 	require.Equal(t, http.StatusNotFound, status)
 	require.Zero(t, s.handled.Load())
 
-	status, text, err = post(s.addr, strangerConfig(s.ca.of(t, id(PartnerB))), sessionOne)
+	status, text, err = post(s.addr, strangerConfig(s.ca.of(t, id(PartnerB))), sessionOne, "x")
 	require.NoError(t, err)
 	require.Equal(t, http.StatusOK, status)
 	require.Equal(t, "partner-b says ping: x", text)
@@ -264,7 +265,7 @@ func TestOtherSessionOnAGoodConnection(t *testing.T) {
 	require.NoError(t, s.server.Register(SessionConfig{
 		Self: two, Credentials: s.ca.credentials(t, two), Allow: allowed, Handler: s.echo,
 	}))
-	status, text, err := post(s.addr, strangerConfig(s.ca.of(t, id(PartnerB))), sessionTwo)
+	status, text, err := post(s.addr, strangerConfig(s.ca.of(t, id(PartnerB))), sessionTwo, "x")
 	require.NoError(t, err)
 	require.Equal(t, http.StatusForbidden, status)
 	require.Contains(t, text, "your certificate is for spiffe://dbmirror/mirror/"+sessionOne+"/partner-b, expected spiffe://dbmirror/mirror/"+sessionTwo)
@@ -370,6 +371,16 @@ func TestClientIsToldWhyItWasRefused(t *testing.T) {
 	require.Zero(t, s.handled.Load())
 }
 
+// Whoever is refused is told so even when he has sent much that nobody reads: the alert is not lost with it.
+func TestAlertIsNotLost(t *testing.T) {
+	s := tcpSite(t, Limits{})
+	config := strangerConfig(s.ca.of(t, id(Admin)))
+	for range 20 {
+		_, _, err := post(s.addr, config, sessionOne, strings.Repeat("x", MaxBody))
+		require.ErrorContains(t, err, "bad certificate")
+	}
+}
+
 func TestCertificateErrorIsBounded(t *testing.T) {
 	leaf := &x509.Certificate{}
 	for i := range 100 {
@@ -421,7 +432,7 @@ func TestPlaintext(t *testing.T) {
 	defer wrong.Close()
 	_, err = wrong.Send(t.Context(), "ping", nil)
 	require.ErrorContains(t, err, "check the address")
-	status, text, err := post(addr, nil, sessionOne)
+	status, text, err := post(addr, nil, sessionOne, "x")
 	require.NoError(t, err)
 	require.Equal(t, http.StatusForbidden, status)
 	require.Contains(t, text, headerFrom)
@@ -432,6 +443,25 @@ func TestPlaintext(t *testing.T) {
 	}
 	require.EqualValues(t, 1, s.handled.Load())
 }
+
+// A way to connect that leads away from this machine is refused too.
+func TestPlaintextDialledAway(t *testing.T) {
+	c, err := NewClient(ClientConfig{
+		Self: id(PartnerB), Peer: id(PartnerA), Addr: "localhost:1", Credentials: Credentials{Plaintext: true},
+		Dial: func(context.Context, string) (net.Conn, error) {
+			ours, theirs := net.Pipe()
+			return away{ours}, theirs.Close()
+		},
+	})
+	require.NoError(t, err)
+	_, err = c.Send(t.Context(), "ping", nil)
+	require.ErrorContains(t, err, "loopback only")
+}
+
+// away is a connection to another machine.
+type away struct{ net.Conn }
+
+func (away) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 1} }
 
 // Behind a listener of somebody else's, plaintext works no farther.
 func TestPlaintextFromAfar(t *testing.T) {

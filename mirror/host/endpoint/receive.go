@@ -129,9 +129,9 @@ func (s *Server) claimed(r *http.Request, found *session) (Identity, *refusal) {
 
 // body reads the body within its limits of size and time, whatever those of the http.Server are.
 func (s *Server) body(w http.ResponseWriter, r *http.Request) ([]byte, *refusal) {
-	control := http.NewResponseController(w)
-	// A writer that knows no deadlines, as those of tests are, leaves the time to the service that listens.
-	_ = control.SetReadDeadline(time.Now().Add(s.limits.Handshake))
+	// The http package takes the deadline away when the body has been read. A writer that knows no deadlines leaves the
+	// time to the service that listens.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.limits.Handshake))
 	if r.ContentLength > MaxBody {
 		return nil, refuse(http.StatusRequestEntityTooLarge, ResultMessageFormatError,
 			"a body of %d bytes, the limit is %d", r.ContentLength, MaxBody)
@@ -144,7 +144,6 @@ func (s *Server) body(w http.ResponseWriter, r *http.Request) ([]byte, *refusal)
 	case err != nil:
 		return nil, refuse(http.StatusRequestTimeout, ResultProtocolError, "the body did not arrive: %v", err)
 	}
-	_ = control.SetReadDeadline(time.Time{})
 	return body, nil
 }
 

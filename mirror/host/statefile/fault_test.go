@@ -145,7 +145,7 @@ func TestLoadHardensWhatItReturns(t *testing.T) {
 	_, _, err := f.Load()
 	require.NoError(t, err)
 	require.NoError(t, f.Save([]byte("old")))
-	next := content{counter: f.newest.counter + 1, identity: testID, stored: true, record: []byte("new")}
+	next := content{counter: f.counter + 1, identity: testID, stored: true, record: []byte("new")}
 	_, err = f.device.WriteAt(encodeSlot(next), int64(next.slot())*slotSize)
 	require.NoError(t, err)
 	require.NoError(t, f.Close())

@@ -146,7 +146,10 @@ func TestImpossibleFiles(t *testing.T) {
 	other.record = []byte("another record with the same counter")
 	contradiction := append(append(encodeSlot(saved(10))[:copySize:copySize], encodeSlot(other)[:copySize]...),
 		encodeSlot(saved(11))...)
+	apart := append(append(encodeSlot(saved(10))[:copySize:copySize], encodeSlot(saved(6))[:copySize]...),
+		encodeSlot(saved(11))...)
 	for name, file := range map[string][]byte{
+		"copies apart":    apart,
 		"empty":           {},
 		"zeroed":          make([]byte, fileSize),
 		"one slot":        image(10)[:slotSize],

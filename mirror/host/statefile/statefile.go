@@ -45,7 +45,7 @@ type File struct {
 	path     string
 	identity [16]byte
 	device   device
-	newest   content
+	counter  uint64 // of the newest record
 	loaded   bool
 	err      error // the first write or fsync that failed; nothing is written after it
 }
@@ -92,8 +92,8 @@ func (f *File) Load() (record []byte, ok bool, err error) {
 			return nil, false, err
 		}
 	}
-	f.newest, f.loaded = newest, true
-	return append([]byte(nil), newest.record...), newest.stored, nil
+	f.counter, f.loaded = newest.counter, true
+	return newest.record, newest.stored, nil
 }
 
 func (f *File) read() (content, error) {
@@ -117,7 +117,7 @@ func (f *File) read() (content, error) {
 	return newest, nil
 }
 
-// Save replaces the record by a copy of this one, of at most [MaxRecord] bytes, and returns when it is on disk. Load
+// Save replaces the record by this one, of at most [MaxRecord] bytes, and returns when it is on disk. Load
 // comes first. An error of the disk stays: after it, it is not known what is on disk, an fsync that is tried again may
 // succeed without having written anything, and so every later Save returns the same error.
 func (f *File) Save(record []byte) error {
@@ -130,14 +130,10 @@ func (f *File) Save(record []byte) error {
 	if len(record) > MaxRecord {
 		return fmt.Errorf("save state file %s: record has %d bytes, the limit is %d", f.path, len(record), MaxRecord)
 	}
-	next := content{
-		counter: f.newest.counter + 1, identity: f.identity,
-		stored: true, record: append([]byte(nil), record...),
-	}
-	if err := f.write(next); err != nil {
+	if err := f.write(content{counter: f.counter + 1, identity: f.identity, stored: true, record: record}); err != nil {
 		return err
 	}
-	f.newest = next
+	f.counter++
 	return nil
 }
 
