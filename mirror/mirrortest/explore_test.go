@@ -1,6 +1,7 @@
 package mirrortest
 
 import (
+	"flag"
 	"fmt"
 	"sync"
 	"testing"
@@ -11,11 +12,17 @@ import (
 	"github.com/f19126b3/dbmirror/mirror/internal/seeded"
 )
 
+var long = flag.Bool("explore.long", false, "explore the spaces that take many minutes too")
+
 // The spaces of the protocol's reference model (protocol-and-reliability 1.9).
 var spaces = []Space{
 	{Name: "T2 K1 N1 R0", Seqs: 2, Changes: 1, Writes: 1, Failover: true},
 	{Name: "T2 K1 N1 R1", Seqs: 2, Changes: 1, Writes: 1, Restarts: 1, Failover: true},
 	{Name: "T2 K2 N2 R0", Seqs: 2, Changes: 2, Writes: 2},
+}
+
+// This one has seven million states: minutes, not seconds.
+var longSpaces = []Space{
 	{Name: "T3 K1 N1 R0", Seqs: 3, Changes: 1, Writes: 1, Failover: true},
 }
 
@@ -34,6 +41,12 @@ var mutants = []Space{
 // TestExplore exhausts the spaces and finds every planted error.
 func TestExplore(t *testing.T) {
 	start, states, found := time.Now(), 0, 0
+	spaces := spaces
+	if *long {
+		spaces = append(longSpaces, spaces...)
+	} else {
+		t.Logf("%s and larger are explored with -explore.long", longSpaces[0].Name)
+	}
 	var mu sync.Mutex // over states and found: the spaces are searched two at a time
 	t.Run("spaces", func(t *testing.T) {
 		for _, space := range spaces {

@@ -1,0 +1,308 @@
+package partner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/partner/pglog"
+)
+
+// dataPath brings the local database and the stream to where the session wants them, and reports what it has proven.
+// One goroutine works; the session's goroutine only leaves its wish, and stops hardening when it must be stopped at once.
+type dataPath struct {
+	p      *Partner
+	server *pglog.Server
+	report func(mirror.Event) bool
+	follow *follow
+	have   proven // owned by the working goroutine
+
+	mu struct {
+		sync.Mutex
+		wish     mirror.Duty
+		changed  chan struct{} // closed when the wish changes
+		shown    shown
+		findings []pglog.Finding
+		peer     *pglog.Server // the other side's server; nil until it was reached
+	}
+}
+
+// proven is what the database was last shown to be. It is void when the server has restarted.
+type proven struct {
+	checkpointer time.Time
+	gate         mirror.Gate
+	wait         mirror.Wait // WaitNone: ours are out of the setting or never in force
+	waitSeq      mirror.RoleSeq
+	removed      bool // nothing of ours is in the setting, persisted either
+	drained      mirror.RoleSeq
+	reign        pglog.Reign // the row of the present role sequence on this server, as principal
+	whole        mirror.RoleSeq
+	cleaned      bool // as mirror: slots of our own former reigns are gone
+	looked       time.Time
+}
+
+// shown is the part of the status that the data path knows.
+type shown struct {
+	gate     mirror.Gate
+	waiting  string
+	retained int64
+	trouble  string
+}
+
+func newDataPath(p *Partner) *dataPath {
+	d := &dataPath{p: p}
+	d.mu.changed = make(chan struct{})
+	d.follow = newFollow(d)
+	return d
+}
+
+// want takes the session's wish. It does not block.
+func (d *dataPath) want(wish mirror.Duty) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if wish == d.mu.wish {
+		return
+	}
+	d.mu.wish = wish
+	close(d.mu.changed)
+	d.mu.changed = make(chan struct{})
+}
+
+// halt stops hardening and returns what is hardened. Until the session wishes otherwise nothing is hardened again.
+func (d *dataPath) halt() mirror.Position {
+	d.mu.Lock()
+	d.mu.wish.Ship = false
+	d.mu.Unlock()
+	d.follow.stopStream()
+	return d.p.queue.Hardened()
+}
+
+func (d *dataPath) wish() (mirror.Duty, <-chan struct{}) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.mu.wish, d.mu.changed
+}
+
+// look is how often the database is looked at though nothing has changed.
+const look = 250 * time.Millisecond
+
+// run works until ctx ends. A wish that changes breaks off what is under way; every step can be taken again.
+func (d *dataPath) run(ctx context.Context) {
+	defer d.close()
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		wish, changed := d.wish()
+		step, cancel := context.WithCancel(ctx)
+		stop := context.AfterFunc(ctx, cancel)
+		done := make(chan struct{})
+		go func() {
+			select {
+			case <-changed:
+				cancel()
+			case <-done:
+			}
+		}()
+		err := d.reconcile(step, wish)
+		close(done)
+		stop()
+		interrupted := step.Err() != nil
+		cancel()
+		if !interrupted {
+			d.trouble("", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-changed:
+		case <-tick.C:
+		}
+	}
+}
+
+func (d *dataPath) close() {
+	d.follow.stop()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.mu.peer != nil {
+		d.mu.peer.Close()
+	}
+}
+
+// reconcile takes the database one look further towards the wish.
+func (d *dataPath) reconcile(ctx context.Context, wish mirror.Duty) error {
+	alive, err := d.check(ctx)
+	if err != nil || !alive {
+		return err
+	}
+	switch {
+	case wish.Role == mirror.RolePrincipal:
+		return d.principal(ctx, wish)
+	case wish.Role == mirror.RoleMirror:
+		return d.mirror(ctx, wish)
+	case wish.Gate == mirror.GateClosed:
+		return d.fence(ctx)
+	}
+	return nil
+}
+
+// check sees whether the local server answers, and whether it has restarted: what was proven before is then void, for
+// commits that waited have become visible and settings are those of the file.
+func (d *dataPath) check(ctx context.Context) (bool, error) {
+	pinging, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	health, err := d.server.Ping(pinging)
+	if err != nil {
+		if ctx.Err() == nil {
+			d.report(mirror.Event{Kind: mirror.EventDatabaseDown})
+		}
+		return false, err
+	}
+	if health.CheckpointerStart != d.have.checkpointer {
+		d.have = proven{checkpointer: health.CheckpointerStart}
+	}
+	d.report(mirror.Event{Kind: mirror.EventDatabaseUp})
+	d.report(mirror.Event{Kind: mirror.EventEnded, LSN: health.Flushed})
+	return true, nil
+}
+
+// gate moves the gate if it is not known to be there.
+func (d *dataPath) gate(ctx context.Context, g mirror.Gate, grace time.Duration) error {
+	if g == mirror.GateKeep || d.have.gate == g {
+		return nil
+	}
+	d.have.gate = 0
+	if _, err := d.server.SetGate(ctx, g, grace); err != nil {
+		return err
+	}
+	d.have.gate = g
+	d.showGate(g)
+	return nil
+}
+
+// fence closes a database that may not serve, for good or ill: commits are blocked first, because ending the sessions
+// that wait makes their commits visible but never acknowledged.
+func (d *dataPath) fence(ctx context.Context) error {
+	if d.have.gate == mirror.GateClosed {
+		return nil
+	}
+	proof, err := d.server.Gate(ctx)
+	if err != nil {
+		return err
+	}
+	if proof.Gate == mirror.GateOpen {
+		waiting, err := d.server.Waiting(ctx)
+		if err != nil {
+			return err
+		}
+		if waiting.Name == "" && waiting.RestartWaits {
+			if err := d.server.WaitBlock(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return d.gate(ctx, mirror.GateClosed, 0)
+}
+
+// awaitFence waits until the database is closed, or the time is over.
+func (d *dataPath) awaitFence(limit time.Duration) {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	for {
+		d.mu.Lock()
+		closed := d.mu.shown.gate == mirror.GateClosed
+		d.mu.Unlock()
+		if closed {
+			return
+		}
+		select {
+		case <-timer.C:
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// trouble notes what did not work; nil ends it. It is logged once as long as it stays the same.
+func (d *dataPath) trouble(what string, err error) {
+	text := ""
+	if err != nil && !errors.Is(err, context.Canceled) {
+		text = err.Error()
+		if what != "" {
+			text = what + ": " + text
+		}
+	}
+	d.mu.Lock()
+	changed := d.mu.shown.trouble != text
+	d.mu.shown.trouble = text
+	d.mu.Unlock()
+	if changed && text != "" {
+		d.p.cfg.Logger.Warn("data path in trouble", "trouble", text)
+	}
+}
+
+// peer is the administrative access to the other side's server.
+func (d *dataPath) peer(ctx context.Context) (*pglog.Server, error) {
+	d.mu.Lock()
+	found := d.mu.peer
+	d.mu.Unlock()
+	if found != nil {
+		return found, nil
+	}
+	dialing, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	made, err := pglog.Dial(dialing, d.p.cfg.PeerDSN, d.p.short())
+	if err != nil {
+		return nil, fmt.Errorf("connect to the other side's server: %w", err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.mu.peer != nil {
+		made.Close()
+		return d.mu.peer, nil
+	}
+	d.mu.peer = made
+	return made, nil
+}
+
+// peerReign is where the principal's reign begins, as its server says.
+func (d *dataPath) peerReign(ctx context.Context, seq mirror.RoleSeq) (pglog.Reign, error) {
+	principal, err := d.peer(ctx)
+	if err != nil {
+		return pglog.Reign{}, err
+	}
+	asking, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	return principal.Reign(asking, d.p.id.String(), seq)
+}
+
+func (d *dataPath) showGate(g mirror.Gate) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mu.shown.gate = g
+}
+
+func (d *dataPath) showWaiting(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mu.shown.waiting = name
+}
+
+func (d *dataPath) showRetained(bytes int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mu.shown.retained = bytes
+}
+
+// show adds to a status what the data path knows.
+func (d *dataPath) show(st *Status) {
+	d.mu.Lock()
+	st.Gate, st.Waiting, st.Retained, st.Trouble = d.mu.shown.gate, d.mu.shown.waiting, d.mu.shown.retained, d.mu.shown.trouble
+	st.Findings = d.mu.findings
+	d.mu.Unlock()
+	st.Stream, st.Redo = d.follow.status()
+}

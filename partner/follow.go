@@ -1,0 +1,322 @@
+package partner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/partner/pglog"
+	"github.com/f19126b3/dbmirror/partner/redo"
+)
+
+// follow runs what a mirror runs beside its session: the stream that hardens the principal's log, the redo of it, and
+// the sampling of the principal's sequences.
+type follow struct {
+	d *dataPath
+
+	mu struct {
+		sync.Mutex
+		stream  *task
+		redo    *task
+		reader  *pglog.Stream
+		redoer  *pglog.Redo
+		retryAt time.Time
+	}
+}
+
+// task is a goroutine that can be stopped and joined.
+type task struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+func startTask(run func(ctx context.Context)) *task {
+	ctx, cancel := context.WithCancel(context.Background())
+	t := &task{cancel, make(chan struct{})}
+	go func() {
+		defer close(t.done)
+		run(ctx)
+	}()
+	return t
+}
+
+func (t *task) stop() {
+	if t != nil {
+		t.cancel()
+		<-t.done
+	}
+}
+
+func (t *task) running() bool {
+	if t == nil {
+		return false
+	}
+	select {
+	case <-t.done:
+		return false
+	default:
+		return true
+	}
+}
+
+func newFollow(d *dataPath) *follow { return &follow{d: d} }
+
+func (f *follow) stop() {
+	f.stopStream()
+	f.stopRedo()
+}
+
+// stopStream stops hardening and reporting, and returns when it has stopped.
+func (f *follow) stopStream() {
+	f.mu.Lock()
+	t := f.mu.stream
+	f.mu.stream = nil
+	f.mu.Unlock()
+	t.stop() // without the lock: what ends may need it
+}
+
+func (f *follow) stopRedo() {
+	f.mu.Lock()
+	t := f.mu.redo
+	f.mu.redo = nil
+	f.mu.Unlock()
+	t.stop()
+}
+
+func (f *follow) status() (pglog.StreamStatus, pglog.Progress) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var s pglog.StreamStatus
+	var p pglog.Progress
+	if f.mu.reader != nil {
+		s = f.mu.reader.Status()
+	}
+	if f.mu.redoer != nil {
+		p = f.mu.redoer.Progress()
+	}
+	return s, p
+}
+
+// startRedo redoes what is hardened, until it is stopped or cannot go on.
+func (f *follow) startRedo() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.mu.redo.running() {
+		return nil
+	}
+	r, err := pglog.NewRedo(pglog.RedoConfig{DSN: f.d.p.cfg.DSN, Session: f.d.p.id.String()})
+	if err != nil {
+		return fmt.Errorf("start redo: %w", err)
+	}
+	f.mu.redoer = r
+	f.mu.redo = startTask(func(ctx context.Context) {
+		if err := r.Run(ctx, f.d.p.queue); err != nil && ctx.Err() == nil {
+			f.d.failed(fmt.Errorf("redo: %w", err))
+		}
+	})
+	return nil
+}
+
+// finish redoes everything that is hardened, on disk, and stops redo. It is how a mirror becomes whole.
+func (f *follow) finish(ctx context.Context) error {
+	f.stopStream()
+	end := f.d.p.queue.Hardened()
+	if end != (mirror.Position{}) {
+		if err := f.startRedo(); err != nil {
+			return err
+		}
+		f.mu.Lock()
+		r := f.mu.redoer
+		f.mu.Unlock()
+		if err := r.Drain(ctx, end); err != nil {
+			return err
+		}
+	}
+	f.stopRedo()
+	return nil
+}
+
+// startStream follows the principal's log, if it is not followed already. It is tried again a moment after it broke.
+func (f *follow) startStream(ctx context.Context, duty mirror.Duty, st mirror.Status) error {
+	f.mu.Lock()
+	running, early := f.mu.stream.running(), time.Now().Before(f.mu.retryAt)
+	f.mu.Unlock()
+	if running || early {
+		return nil
+	}
+	reign, err := f.d.peerReign(ctx, duty.Seq)
+	if err != nil {
+		if errors.Is(err, pglog.ErrNoReign) {
+			return nil
+		}
+		f.lost()
+		return fmt.Errorf("ask the principal's server where its reign begins: %w", err)
+	}
+	if end := f.d.p.queue.Hardened(); end.Seq != duty.Seq {
+		// The same principal goes on in a newer role sequence: so does its log.
+		if err := f.d.p.queue.Rebase(mirror.Position{Seq: duty.Seq, LSN: end.LSN}); err != nil {
+			return fmt.Errorf("go on in role sequence %d: %w", duty.Seq, err)
+		}
+	}
+	reader, err := pglog.NewStream(pglog.StreamConfig{
+		DSN: f.d.p.cfg.PeerDSN, Slot: reign.Slot, Publication: pglog.Publication, SystemID: reign.SystemID, Seq: duty.Seq,
+		ApplicationName: mirrorName(f.d.p.short(), st.Record, f.d.p.cfg.Self), Silence: f.silence(),
+	})
+	if err != nil {
+		return err
+	}
+	f.launch(reader, duty)
+	return nil
+}
+
+// silence is how long the principal's server may be silent: as long as any server.
+func (f *follow) silence() time.Duration {
+	if t := f.d.p.cfg.Timing.Timeout; t > 0 {
+		return t
+	}
+	return 10 * time.Second
+}
+
+// launch starts the stream unless the session has changed its mind meanwhile: after a halt nothing may be hardened.
+func (f *follow) launch(reader *pglog.Stream, duty mirror.Duty) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if wish, _ := f.d.wish(); wish != duty {
+		return
+	}
+	f.mu.reader = reader
+	f.mu.stream = startTask(func(ctx context.Context) {
+		log := &hardening{queue: f.d.p.queue, news: make(chan struct{}, 1)}
+		var helpers sync.WaitGroup
+		ctx, cancel := context.WithCancel(ctx)
+		helpers.Go(func() { f.announce(ctx, log, reader) })
+		helpers.Go(func() { f.sample(ctx) })
+		err := reader.Run(ctx, log)
+		stopped := ctx.Err() != nil
+		cancel()
+		helpers.Wait()
+		if !stopped {
+			f.broke(err)
+		}
+	})
+}
+
+// broke sorts the end of a stream: what trying again cannot mend suspends the session.
+func (f *follow) broke(err error) {
+	f.mu.Lock()
+	f.mu.retryAt = time.Now().Add(300 * time.Millisecond)
+	f.mu.Unlock()
+	if reasonOf(err) != mirror.ReasonNone {
+		f.d.failed(err)
+		return
+	}
+	f.d.trouble("follow the principal", err)
+	f.lost()
+}
+
+func (f *follow) lost() { f.d.report(mirror.Event{Kind: mirror.EventStreamLost}) }
+
+// hardening is the hardened log with a bell.
+type hardening struct {
+	queue *redo.Queue
+	news  chan struct{}
+}
+
+func (h *hardening) Append(r redo.Record) error { return h.queue.Append(r) }
+
+func (h *hardening) Harden() (mirror.Position, error) {
+	end, err := h.queue.Harden()
+	if err == nil {
+		select {
+		case h.news <- struct{}{}:
+		default:
+		}
+	}
+	return end, err
+}
+
+// announceEvery bounds how often the session hears of what is hardened; commits do not wait for that.
+const announceEvery = 20 * time.Millisecond
+
+// announce tells the session how far the log is hardened and redone, and that the principal's server is alive.
+func (f *follow) announce(ctx context.Context, log *hardening, reader *pglog.Stream) {
+	pulse := time.NewTicker(200 * time.Millisecond)
+	defer pulse.Stop()
+	var heard time.Time
+	var told mirror.Position
+	for {
+		if end := log.queue.Hardened(); end != told {
+			if f.d.report(mirror.Event{Kind: mirror.EventHardened, Seq: end.Seq, LSN: end.LSN}) {
+				told = end
+			}
+		}
+		if last := reader.Status().LastByte; last.After(heard) {
+			heard = last
+			f.d.report(mirror.Event{Kind: mirror.EventStreamed})
+		}
+		f.announceRedo()
+		select {
+		case <-ctx.Done():
+			return
+		case <-log.news:
+			pause := time.NewTimer(announceEvery)
+			select {
+			case <-ctx.Done():
+			case <-pause.C:
+			}
+			pause.Stop()
+		case <-pulse.C:
+		}
+	}
+}
+
+func (f *follow) announceRedo() {
+	f.mu.Lock()
+	r := f.mu.redoer
+	f.mu.Unlock()
+	if r != nil {
+		if at := r.Progress().Redone; at.LSN > 0 {
+			f.d.report(mirror.Event{Kind: mirror.EventRedone, Seq: at.Seq, LSN: at.LSN})
+		}
+	}
+}
+
+// sample keeps, once a second, how far the principal's sequences are: the log does not say.
+func (f *follow) sample(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		if err := f.sampleSequences(ctx); err != nil && ctx.Err() == nil {
+			f.d.trouble("sample the principal's sequences", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// sampleSequences reads the principal's sequences once and keeps them here.
+func (f *follow) sampleSequences(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	principal, err := f.d.peer(ctx)
+	if err != nil {
+		return err
+	}
+	var sample pglog.SequenceSample
+	err = principal.Admin(ctx, func(conn *pgx.Conn) (err error) {
+		sample, err = pglog.SampleSequences(ctx, conn)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return f.d.server.StoreSequences(ctx, sample)
+}

@@ -1,0 +1,93 @@
+package partner
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+
+	"github.com/f19126b3/dbmirror/mirror/host"
+)
+
+// journal keeps what the session decided and refused: the latest entries in memory, all of them in a file with one JSON
+// object a line.
+type journal struct {
+	mu   sync.Mutex
+	file *os.File
+	last []host.Line
+}
+
+// journalLimit bounds the entries in memory.
+const journalLimit = 200
+
+func openJournal(path string) (*journal, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open journal: %w", err)
+	}
+	return &journal{file: f}, nil
+}
+
+// line is an entry as it stands in the file.
+type line struct {
+	Time    string `json:"time"`
+	Kind    string `json:"kind"`
+	Role    string `json:"role"`
+	RoleSeq uint64 `json:"role_seq"`
+	From    string `json:"from,omitempty"`
+	To      string `json:"to,omitempty"`
+	Peer    string `json:"peer,omitempty"`
+	Reason  string `json:"reason"`
+	Record  string `json:"record"`
+	LSN     string `json:"lsn,omitempty"`
+	Note    string `json:"note,omitempty"`
+}
+
+// write adds an entry. A journal that cannot be written does not stop mirroring: the entry is also in the log.
+func (j *journal) write(l host.Line) {
+	e := l.Entry
+	out := line{Time: l.At.UTC().Format("2006-01-02T15:04:05.000Z"), Kind: e.Kind.String(), Role: e.Role.String(),
+		RoleSeq: uint64(e.Seq), Reason: e.Reason.String(), Record: e.Version.String()}
+	if e.From != e.To {
+		out.From, out.To = e.From.String(), e.To.String()
+	}
+	if e.Peer != 0 {
+		out.Peer = e.Peer.String()
+	}
+	if e.LSN != 0 {
+		out.LSN = e.LSN.String()
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.last = append(j.last, l)
+	if len(j.last) > journalLimit {
+		j.last = slices.Delete(j.last, 0, len(j.last)-journalLimit)
+	}
+	j.appendLocked(out)
+}
+
+func (j *journal) appendLocked(out line) {
+	if b, err := json.Marshal(out); err == nil {
+		j.file.Write(append(b, '\n'))
+	}
+}
+
+// note adds what the data path did, such as lost transactions that were saved.
+func (j *journal) note(l line) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.appendLocked(l)
+}
+
+func (j *journal) latest() []host.Line {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.Clone(j.last)
+}
+
+func (j *journal) close() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.file.Close()
+}

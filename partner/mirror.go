@@ -1,0 +1,101 @@
+package partner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/partner/pglog"
+	"github.com/f19126b3/dbmirror/partner/redo"
+)
+
+// mirror brings a mirror's database to its duty.
+func (d *dataPath) mirror(ctx context.Context, duty mirror.Duty) error {
+	d.have.reign, d.have.whole, d.have.drained, d.have.wait = pglog.Reign{}, 0, 0, 0
+	st := d.p.host.Status()
+	if st.Record.Seq != duty.Seq {
+		return nil
+	}
+	if duty.Gate == mirror.GateClosed {
+		if err := d.fence(ctx); err != nil {
+			return fmt.Errorf("close the database: %w", err)
+		}
+	}
+	if st.Failed != mirror.ReasonNone || st.Record.Suspended && !st.Aligned {
+		d.follow.stopStream()
+		return nil
+	}
+	if !st.Aligned {
+		return d.align(ctx, duty, st)
+	}
+	if err := d.gate(ctx, duty.Gate, 0); err != nil {
+		return fmt.Errorf("open the database to readers: %w", err)
+	}
+	if err := d.leavePrincipal(ctx); err != nil {
+		return err
+	}
+	if err := d.follow.startRedo(); err != nil {
+		return err
+	}
+	if !duty.Ship {
+		d.follow.stopStream()
+		return nil
+	}
+	return d.follow.startStream(ctx, duty, st)
+}
+
+// leavePrincipal takes back what a principal keeps on its server: its names, so that commits of other databases do not
+// wait for nobody, and its slots, which would keep the log for ever.
+func (d *dataPath) leavePrincipal(ctx context.Context) error {
+	if !d.have.removed {
+		if err := d.server.WaitRemove(ctx); err != nil {
+			return fmt.Errorf("take the session's names out of synchronous_standby_names: %w", err)
+		}
+		d.have.removed = true
+		d.showWaiting("")
+	}
+	if d.have.cleaned {
+		return nil
+	}
+	if err := d.server.DropSessionSlots(ctx); err != nil {
+		return fmt.Errorf("drop the slots of a former reign: %w", err)
+	}
+	d.have.cleaned = true
+	return nil
+}
+
+// failed tells the session that the data path cannot go on, and why.
+func (d *dataPath) failed(err error) {
+	reason := reasonOf(err)
+	d.trouble("", err)
+	d.p.cfg.Logger.Error("mirroring cannot go on", "reason", reason, "error", err)
+	d.p.journal.note(line{Kind: "failed", Reason: reason.String(), Note: err.Error()})
+	d.report(mirror.Event{Kind: mirror.EventFailed, Reason: reason})
+}
+
+// reasonOf maps an error of the data path to the session's closed list; ReasonNone: it may be tried again.
+func reasonOf(err error) mirror.Reason {
+	var gap *pglog.GapError
+	var poison *pglog.RedoError
+	var damage *redo.CorruptError
+	var sync *redo.SyncError
+	var preflight *pglog.PreflightError
+	switch {
+	case errors.As(err, &gap):
+		switch gap.Why {
+		case pglog.GapIdentity, pglog.GapDatabase:
+			return mirror.ReasonIdentity
+		}
+		return mirror.ReasonLogGap
+	case errors.As(err, &poison):
+		return mirror.ReasonRedoError
+	case errors.As(err, &damage), errors.As(err, &sync):
+		return mirror.ReasonLogDamaged
+	case errors.Is(err, redo.ErrNoSpace):
+		return mirror.ReasonDiskFull
+	case errors.As(err, &preflight), errors.Is(err, pglog.ErrMirrorNotEmpty):
+		return mirror.ReasonPreflight
+	}
+	return mirror.ReasonNone
+}

@@ -1,0 +1,262 @@
+package partner
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/mirror/host"
+	"github.com/f19126b3/dbmirror/mirror/host/endpoint"
+	"github.com/f19126b3/dbmirror/mirror/host/statefile"
+	"github.com/f19126b3/dbmirror/partner/pglog"
+	"github.com/f19126b3/dbmirror/partner/pgtest"
+)
+
+// pair is a whole session on this machine: two PostgreSQL servers, a partner beside each, and a witness.
+type pair struct {
+	t       *testing.T
+	session string
+	dir     string
+	addr    [4]string
+	pg      [3]*pgtest.Server
+	timing  host.Timing
+	edit    func(*Config)
+
+	mu      sync.Mutex
+	partner [3]*Partner
+	stop    [4]func()
+}
+
+func newPair(t *testing.T) *pair {
+	t.Helper()
+	p := &pair{t: t, session: "0123456789abcdef0123456789abcdef", dir: t.TempDir(), timing: host.Fast()}
+	for s := mirror.PartnerA; s <= mirror.Witness; s++ {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		p.addr[s] = l.Addr().String()
+		require.NoError(t, l.Close())
+	}
+	var servers sync.WaitGroup
+	for s := mirror.PartnerA; s <= mirror.PartnerB; s++ {
+		servers.Go(func() { p.pg[s] = pgtest.New(t, nil) })
+	}
+	servers.Wait()
+	t.Cleanup(p.close)
+	return p
+}
+
+func (p *pair) close() {
+	for s := mirror.PartnerA; s <= mirror.Witness; s++ {
+		p.halt(s)
+	}
+}
+
+// log shows what the servers say when the test is verbose.
+func (p *pair) log() *slog.Logger {
+	var w io.Writer = io.Discard
+	if testing.Verbose() {
+		w = os.Stderr
+	}
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelInfo}))
+}
+
+func (p *pair) config(s mirror.Server) Config {
+	cfg := Config{
+		Session: p.session, Self: s, Dir: filepath.Join(p.dir, s.String()),
+		DSN: pglog.Secret(p.pg[s].DSN("app")), PeerDSN: pglog.Secret(p.pg[s.Other()].DSN("app")),
+		Listen: p.addr[s], Peer: p.addr[s.Other()], Witness: p.addr[mirror.Witness],
+		Credentials: endpoint.Credentials{Plaintext: true}, Establish: s == mirror.PartnerA,
+		Timing: p.timing, Logger: p.log(),
+	}
+	if p.edit != nil {
+		p.edit(&cfg)
+	}
+	return cfg
+}
+
+// start runs a partner until halt.
+func (p *pair) start(s mirror.Server) *Partner {
+	p.t.Helper()
+	made, err := New(p.config(s))
+	require.NoError(p.t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- made.Run(ctx) }()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.partner[s] = made
+	p.stop[s] = func() {
+		cancel()
+		if err := <-done; err != nil {
+			p.t.Errorf("%s: %v", s, err)
+		}
+	}
+	return made
+}
+
+func (p *pair) startWitness() {
+	p.t.Helper()
+	id, err := host.ParseSessionID(p.session)
+	require.NoError(p.t, err)
+	dir := filepath.Join(p.dir, "witness")
+	require.NoError(p.t, os.MkdirAll(dir, 0o700))
+	store, err := statefile.Open(filepath.Join(dir, "state"), id)
+	require.NoError(p.t, err)
+	server, err := endpoint.NewServer(endpoint.ServerConfig{Plaintext: true})
+	require.NoError(p.t, err)
+	peers := map[mirror.Server]*endpoint.Client{}
+	self := endpoint.Identity{Session: p.session, Role: endpoint.Witness}
+	for s := mirror.PartnerA; s <= mirror.PartnerB; s++ {
+		peers[s], err = endpoint.NewClient(endpoint.ClientConfig{Self: self, Peer: endpoint.Identity{Session: p.session, Role: host.Role(s)},
+			Addr: p.addr[s], Credentials: endpoint.Credentials{Plaintext: true}, Timeout: time.Second})
+		require.NoError(p.t, err)
+	}
+	h, err := host.New(host.Config{Session: id, Self: mirror.Witness, Store: store, Timing: p.timing, Peers: peers, Logger: p.log()})
+	require.NoError(p.t, err)
+	require.NoError(p.t, server.Register(endpoint.SessionConfig{Self: self, Credentials: endpoint.Credentials{Plaintext: true},
+		Allow: host.Allow(mirror.Witness), Handler: h.Receive}))
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	done.Go(func() { _ = server.ListenAndServe(ctx, p.addr[mirror.Witness]) })
+	done.Go(func() {
+		if err := h.Run(ctx); err != nil {
+			p.t.Errorf("witness: %v", err)
+		}
+	})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stop[mirror.Witness] = func() {
+		cancel()
+		done.Wait()
+		for _, c := range peers {
+			c.Close()
+		}
+		store.Close()
+	}
+}
+
+// halt stops a server's program in order.
+func (p *pair) halt(s mirror.Server) {
+	p.mu.Lock()
+	stop := p.stop[s]
+	p.stop[s] = nil
+	p.mu.Unlock()
+	if stop != nil {
+		stop()
+	}
+}
+
+// await waits until a partner's status is as wanted.
+func (p *pair) await(s mirror.Server, what string, limit time.Duration, ok func(Status) bool) Status {
+	p.t.Helper()
+	deadline := time.NewTimer(limit)
+	defer deadline.Stop()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		st := p.partner[s].Status()
+		if ok(st) {
+			return st
+		}
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			p.t.Fatalf("%s is not %s after %s: %s %s (%s) trouble=%q duty={%s} findings=%v", s, what, limit, st.Role, st.State, st.Reason, st.Trouble, st.Duty, st.Findings)
+		}
+	}
+}
+
+func (p *pair) awaitSynchronized(principal mirror.Server) {
+	p.t.Helper()
+	p.await(principal, "the serving principal, SYNCHRONIZED", 40*time.Second, func(st Status) bool {
+		return st.Role == mirror.RolePrincipal && st.State == mirror.StateSynchronized && st.Serving && st.Gate == mirror.GateOpen
+	})
+	p.await(principal.Other(), "the mirror, SYNCHRONIZED", 20*time.Second, func(st Status) bool {
+		return st.Role == mirror.RoleMirror && st.State == mirror.StateSynchronized && st.Gate == mirror.GateReadOnly
+	})
+}
+
+// exec runs SQL on a server's database as a client.
+func (p *pair) exec(s mirror.Server, sql string, args ...any) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, p.pg[s].DSN("app"))
+	require.NoError(p.t, err)
+	defer conn.Close(ctx)
+	_, err = conn.Exec(ctx, sql, args...)
+	require.NoError(p.t, err, sql)
+}
+
+// awaitEqual waits until redo has caught up and both databases hold the same.
+func (p *pair) awaitEqual() {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		different := p.compare(ctx)
+		if different == "" {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			p.t.Fatalf("the databases differ: %s", different)
+		}
+	}
+}
+
+func (p *pair) compare(ctx context.Context) string {
+	a, err := pgx.Connect(ctx, p.pg[mirror.PartnerA].DSN("app"))
+	if err != nil {
+		return err.Error()
+	}
+	defer a.Close(ctx)
+	b, err := pgx.Connect(ctx, p.pg[mirror.PartnerB].DSN("app"))
+	if err != nil {
+		return err.Error()
+	}
+	defer b.Close(ctx)
+	c, err := pglog.Compare(ctx, a, b)
+	if err != nil {
+		return err.Error()
+	}
+	if !c.Equal() {
+		return c.String()
+	}
+	return ""
+}
+
+func TestPair(t *testing.T) {
+	p := newPair(t)
+	p.exec(mirror.PartnerA, "CREATE TABLE account(id bigserial PRIMARY KEY, owner text, amount int)")
+	p.exec(mirror.PartnerA, "INSERT INTO account(owner, amount) SELECT 'o' || i, i FROM generate_series(1, 1000) i")
+	p.startWitness()
+	p.start(mirror.PartnerB)
+	p.start(mirror.PartnerA)
+	p.awaitSynchronized(mirror.PartnerA)
+	p.exec(mirror.PartnerA, "UPDATE account SET amount = amount + 1 WHERE id < 100")
+	p.awaitEqual()
+
+	require.NoError(t, p.partner[mirror.PartnerA].Failover(t.Context()))
+	p.awaitSynchronized(mirror.PartnerB)
+	p.exec(mirror.PartnerB, "INSERT INTO account(owner, amount) VALUES ('after', 1)")
+	p.awaitEqual()
+
+	require.NoError(t, p.partner[mirror.PartnerA].Failover(t.Context()), "a mirror passes the wish on")
+	p.awaitSynchronized(mirror.PartnerA)
+	p.exec(mirror.PartnerA, "DELETE FROM account WHERE id < 10")
+	p.awaitEqual()
+}

@@ -1,0 +1,226 @@
+package partner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/mirror/host"
+	"github.com/f19126b3/dbmirror/mirror/host/endpoint"
+	"github.com/f19126b3/dbmirror/mirror/host/statefile"
+	"github.com/f19126b3/dbmirror/partner/pglog"
+	"github.com/f19126b3/dbmirror/partner/redo"
+)
+
+// Partner is one of the two servers of a session that hold the database. Its methods may be called from any goroutine.
+type Partner struct {
+	cfg      Config
+	id       host.SessionID
+	host     *host.Host
+	endpoint *endpoint.Server
+	clients  map[mirror.Server]*endpoint.Client
+	state    *statefile.File
+	queue    *redo.Queue
+	data     *dataPath
+	journal  *journal
+}
+
+// New makes a partner: it checks the configuration and opens what is on disk. It connects to nothing. Run must be
+// called, and closes what New opened. Every error names the cause and the mend.
+func New(cfg Config) (*Partner, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	id, err := host.ParseSessionID(cfg.Session)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	p := &Partner{cfg: cfg, id: id, clients: map[mirror.Server]*endpoint.Client{}}
+	if err := p.open(); err != nil {
+		p.close()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *Partner) open() error {
+	if err := os.MkdirAll(p.cfg.Dir, 0o700); err != nil {
+		return fmt.Errorf("make directory: %w", err)
+	}
+	var err error
+	if p.state, err = statefile.Open(filepath.Join(p.cfg.Dir, "state"), p.id); err != nil {
+		return err
+	}
+	if p.journal, err = openJournal(filepath.Join(p.cfg.Dir, "journal.jsonl")); err != nil {
+		return err
+	}
+	if err := p.openQueue(); err != nil {
+		return err
+	}
+	if err := p.openEndpoint(); err != nil {
+		return err
+	}
+	p.data = newDataPath(p)
+	p.host, err = host.New(host.Config{
+		Session: p.id, Self: p.cfg.Self, Store: p.state, Timing: p.cfg.Timing, Options: p.cfg.Options,
+		Peers: p.clients, Data: host.DataPath{Halt: p.data.halt, Duty: p.data.want},
+		Journal: p.journal.write, Logger: p.cfg.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	p.data.report = p.host.Tell
+	return p.endpoint.Register(endpoint.SessionConfig{
+		Self: p.identity(p.cfg.Self), Credentials: p.cfg.Credentials, Allow: host.Allow(p.cfg.Self), Handler: p.host.Receive,
+	})
+}
+
+// openQueue opens the hardened log. A damaged one is set aside: what it held has to be copied anew, which the session
+// decides when it finds that its log is gone.
+func (p *Partner) openQueue() error {
+	cfg := redo.Config{Dir: filepath.Join(p.cfg.Dir, "log"), MaxBytes: p.cfg.Limits.RedoQueue}
+	copy(cfg.Identity[:], p.id[:])
+	cfg.Identity[31] = byte(p.cfg.Self)
+	var err error
+	p.queue, err = redo.Open(cfg)
+	if err != nil {
+		return fmt.Errorf("open hardened log: %w", err)
+	}
+	return nil
+}
+
+func (p *Partner) openEndpoint() error {
+	var err error
+	p.endpoint, err = endpoint.NewServer(endpoint.ServerConfig{
+		Domain: p.cfg.Domain, Plaintext: p.cfg.Credentials.Plaintext, Logger: p.cfg.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	for server, addr := range map[mirror.Server]string{p.cfg.Self.Other(): p.cfg.Peer, mirror.Witness: p.cfg.Witness} {
+		if addr == "" {
+			continue
+		}
+		p.clients[server], err = endpoint.NewClient(endpoint.ClientConfig{
+			Self: p.identity(p.cfg.Self), Peer: p.identity(server), Domain: p.cfg.Domain, Addr: addr,
+			Credentials: p.cfg.Credentials, Timeout: 2 * time.Second, Logger: p.cfg.Logger,
+		})
+		if err != nil {
+			return fmt.Errorf("endpoint of %s: %w", server, err)
+		}
+	}
+	return nil
+}
+
+func (p *Partner) identity(s mirror.Server) endpoint.Identity {
+	return endpoint.Identity{Session: p.id.String(), Role: host.Role(s)}
+}
+
+func (p *Partner) close() {
+	for _, c := range p.clients {
+		c.Close()
+	}
+	if p.queue != nil {
+		p.queue.Close()
+	}
+	if p.journal != nil {
+		p.journal.close()
+	}
+	if p.state != nil {
+		p.state.Close()
+	}
+}
+
+// Handler is the endpoint, for a service that mounts it in a server of its own; Listen is then empty.
+func (p *Partner) Handler() http.Handler { return p.endpoint }
+
+// Run runs the partner until ctx ends, which is an orderly stop, or until it cannot go on. The database stays as it is:
+// a principal's commits wait for the mirror as before. Run may be called once.
+func (p *Partner) Run(ctx context.Context) error {
+	defer p.close()
+	admin, err := pglog.Dial(ctx, p.cfg.DSN, p.short())
+	if err != nil {
+		return fmt.Errorf("connect to the local database: %w", err)
+	}
+	defer admin.Close()
+	p.data.server = admin
+	if err := p.preflight(ctx); err != nil {
+		return err
+	}
+	return p.runAll(ctx)
+}
+
+// short is the part of the session that is in the names on the server.
+func (p *Partner) short() string { return p.id.String()[:8] }
+
+// runAll runs the endpoint, the session and the data path; when one ends, all do.
+func (p *Partner) runAll(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	dataCtx, stopData := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopData()
+
+	var endpointDone, dataDone sync.WaitGroup
+	if p.cfg.Listen != "" {
+		endpointDone.Go(func() {
+			if err := p.endpoint.ListenAndServe(dataCtx, p.cfg.Listen); err != nil && dataCtx.Err() == nil {
+				cancel(fmt.Errorf("endpoint: %w", err))
+			}
+		})
+	}
+	dataDone.Go(func() { p.data.run(dataCtx) })
+	if p.cfg.Establish {
+		dataDone.Go(func() { p.establish(ctx) })
+	}
+	err := p.host.Run(ctx)
+	if err != nil {
+		p.data.awaitFence(fenceTimeout)
+	}
+	stopData()
+	dataDone.Wait()
+	endpointDone.Wait()
+	if cause := context.Cause(ctx); err == nil && cause != nil && !errors.Is(cause, context.Canceled) && !errors.Is(cause, context.DeadlineExceeded) {
+		return cause
+	}
+	return err
+}
+
+// fenceTimeout is how long a session that broke down may take to close its database.
+const fenceTimeout = 5 * time.Second
+
+// Status is what a partner shows.
+type Status struct {
+	mirror.Status
+	Tick     time.Duration // the unit of the ticks in it
+	Session  string
+	Gate     mirror.Gate // as last proven
+	Waiting  string      // the name that commits wait for, as last set; empty: none
+	Stream   pglog.StreamStatus
+	Redo     pglog.Progress
+	Queue    int64 // bytes hardened and not redone
+	Retained int64 // bytes of log that the principal keeps for the mirror
+	Findings []pglog.Finding
+	Trouble  string // what the data path last failed at; empty: nothing
+}
+
+// Status returns the present status. It does not block.
+func (p *Partner) Status() Status {
+	st := Status{Status: p.host.Status(), Tick: p.host.Tick(), Session: p.id.String(), Queue: p.queue.Bytes()}
+	p.data.show(&st)
+	return st
+}
+
+// Explain lists the conditions for an automatic failover, for people.
+func (p *Partner) Explain(ctx context.Context) ([]mirror.Condition, error) {
+	return p.host.Explain(ctx)
+}
+
+// Journal returns the latest entries of the journal, oldest first.
+func (p *Partner) Journal() []host.Line { return p.journal.latest() }

@@ -1,0 +1,225 @@
+package partner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/partner/pglog"
+)
+
+// principal brings a principal's database to its duty: closing first, opening last.
+func (d *dataPath) principal(ctx context.Context, duty mirror.Duty) error {
+	d.follow.stopStream()
+	d.have.cleaned, d.have.removed = false, false
+	if duty.Gate == mirror.GateClosed {
+		grace := time.Duration(0)
+		if duty.Work == mirror.WorkDrain {
+			grace = d.p.cfg.Limits.Grace
+		}
+		if err := d.gate(ctx, mirror.GateClosed, grace); err != nil {
+			return fmt.Errorf("close the database: %w", err)
+		}
+	}
+	if err := d.wait(ctx, duty); err != nil {
+		return err
+	}
+	if err := d.promote(ctx, duty); err != nil {
+		return err
+	}
+	if err := d.drain(ctx, duty); err != nil {
+		return err
+	}
+	if duty.Gate == mirror.GateOpen {
+		if err := d.gate(ctx, mirror.GateOpen, 0); err != nil {
+			return fmt.Errorf("open the database: %w", err)
+		}
+	}
+	return d.watch(ctx, duty)
+}
+
+// mirrorName is what the mirror of a role sequence is called in synchronous_standby_names: a mirror of another role
+// sequence, or another incarnation of it, releases nothing.
+func mirrorName(short string, record mirror.Record, m mirror.Server) string {
+	return fmt.Sprintf("dbmirror_%s_%08x_%d", short, uint32(record.Members[m]), record.Seq)
+}
+
+// wait makes commits wait for whom they must.
+func (d *dataPath) wait(ctx context.Context, duty mirror.Duty) error {
+	record := d.p.host.Status().Record
+	if record.Seq != duty.Seq {
+		return nil // the session has moved on; the next wish says what now
+	}
+	if duty.Wait == mirror.WaitNone {
+		if d.have.wait == mirror.WaitNone {
+			return nil
+		}
+		d.have.wait = 0
+		if err := d.server.WaitNone(ctx, true); err != nil {
+			return fmt.Errorf("let commits go on alone: %w", err)
+		}
+		d.have.wait = mirror.WaitNone
+		d.showWaiting("")
+		return nil
+	}
+	name := mirrorName(d.p.short(), record, d.p.cfg.Self.Other())
+	if d.have.wait == 0 && !duty.Prove {
+		// Found as it should be after a restart of this program: nothing is disturbed, and nothing is claimed anew.
+		found, err := d.server.Waiting(ctx)
+		if err != nil {
+			return err
+		}
+		if found.Name == name && !found.Blocked && found.RestartWaits {
+			d.have.wait, d.have.waitSeq = mirror.WaitMirror, duty.Seq
+			d.showWaiting(name)
+		}
+	}
+	if d.have.wait == mirror.WaitMirror && d.have.waitSeq == duty.Seq && !duty.Prove {
+		return nil
+	}
+	d.have.wait = 0
+	end, err := d.server.WaitMirror(ctx, name)
+	if err != nil {
+		return fmt.Errorf("make commits wait for the mirror: %w", err)
+	}
+	d.have.wait, d.have.waitSeq = mirror.WaitMirror, duty.Seq
+	d.showWaiting(name)
+	d.report(mirror.Event{Kind: mirror.EventWaiting, Seq: duty.Seq, LSN: end})
+	return nil
+}
+
+// promote makes the database whole for serving: everything hardened is redone, the mirror's slot exists before the
+// first commit, and no sequence hands out a value again (I6).
+func (d *dataPath) promote(ctx context.Context, duty mirror.Duty) error {
+	if duty.Work != mirror.WorkPromote && (d.have.reign.Seq == duty.Seq || !d.p.host.Status().Whole) {
+		return nil
+	}
+	if d.have.reign.Seq != duty.Seq {
+		if err := d.follow.finish(ctx); err != nil {
+			return fmt.Errorf("redo what is hardened: %w", err)
+		}
+		if err := d.reign(ctx, duty); err != nil {
+			return err
+		}
+	}
+	if duty.Work == mirror.WorkPromote {
+		d.report(mirror.Event{Kind: mirror.EventWhole, Seq: duty.Seq})
+	}
+	return nil
+}
+
+// reign makes sure that the beginning of this role sequence is recorded here, with a slot that the mirror can read from.
+func (d *dataPath) reign(ctx context.Context, duty mirror.Duty) error {
+	if err := d.server.EnsureSchema(ctx); err != nil {
+		return fmt.Errorf("prepare the database: %w", err)
+	}
+	found, err := d.server.Reign(ctx, d.p.id.String(), duty.Seq)
+	if err == nil {
+		d.have.reign = found
+		return nil
+	}
+	if !errors.Is(err, pglog.ErrNoReign) {
+		return err
+	}
+	row := pglog.Reign{Session: d.p.id.String(), Seq: duty.Seq, Fork: duty.Fork}
+	former, err := d.server.LatestReign(ctx, d.p.id.String(), duty.Seq)
+	switch {
+	case err == nil && former.Seq > duty.Fork.Seq:
+		row.Slot, row.Start, row.SystemID = former.Slot, former.Start, former.SystemID // elected again: the log goes on
+	case err != nil && !errors.Is(err, pglog.ErrNoReign):
+		return err
+	default:
+		if err := d.begin(ctx, duty, &row); err != nil {
+			return err
+		}
+	}
+	if err := d.server.WriteReign(ctx, row); err != nil {
+		return err
+	}
+	d.have.reign = row
+	return nil
+}
+
+// begin makes the slot of a new reign and moves the sequences on, while nobody can write.
+func (d *dataPath) begin(ctx context.Context, duty mirror.Duty, row *pglog.Reign) error {
+	identity, err := d.server.Identity(ctx)
+	if err != nil {
+		return err
+	}
+	row.SystemID = identity.SystemID
+	row.Slot = fmt.Sprintf("dbmirror_%s_%d", d.p.short(), duty.Seq)
+	if err := d.server.DropSlot(ctx, row.Slot); err != nil {
+		return err
+	}
+	if row.Start, err = d.server.CreateSlot(ctx, row.Slot); err != nil {
+		return fmt.Errorf("make the mirror's slot: %w", err)
+	}
+	if duty.Fork.Seq == 0 {
+		return nil // the first principal: nobody handed anything out before
+	}
+	exact := duty.Drained && d.follow.sampleSequences(ctx) == nil
+	report, err := d.server.AdvanceSequences(ctx, exact)
+	if err != nil {
+		return fmt.Errorf("move sequences on: %w", err)
+	}
+	d.p.cfg.Logger.Info("sequences moved on", "count", report.Advanced, "exact", exact, "sample_age", report.Age)
+	for _, f := range report.Findings {
+		d.p.cfg.Logger.Warn("sequence", "schema", f.Schema, "name", f.Name, "finding", f.What)
+	}
+	return nil
+}
+
+// drain ends everybody and reports where the log ends then (I13).
+func (d *dataPath) drain(ctx context.Context, duty mirror.Duty) error {
+	if duty.Work != mirror.WorkDrain {
+		d.have.drained = 0
+		return nil
+	}
+	if d.have.drained == duty.Seq {
+		return nil
+	}
+	// A commit of our own is the barrier: the mirror's report passes it when everything before it is hardened.
+	end, err := d.server.Barrier(ctx)
+	if err != nil {
+		return fmt.Errorf("write the barrier: %w", err)
+	}
+	d.have.drained = duty.Seq
+	d.report(mirror.Event{Kind: mirror.EventDrained, Seq: duty.Seq, LSN: end})
+	return nil
+}
+
+// watch looks after the log kept for the mirror, once a second: at the budget the session is suspended, and then the
+// log is given up, before it fills the disk.
+func (d *dataPath) watch(ctx context.Context, duty mirror.Duty) error {
+	if time.Since(d.have.looked) < time.Second || d.have.reign.Slot == "" {
+		return nil
+	}
+	d.have.looked = time.Now()
+	if duty.Wait == mirror.WaitNone {
+		waiting, err := d.server.Waiting(ctx)
+		if err != nil {
+			return err
+		}
+		if waiting.Reloaded || waiting.Name != "" {
+			d.have.wait = 0 // somebody's reload brought what is meant for the next restart into force
+		}
+	}
+	if !duty.Ship {
+		d.showRetained(0)
+		return d.server.DropSlot(ctx, d.have.reign.Slot)
+	}
+	retained, err := d.server.Retained(ctx, d.have.reign.Slot)
+	if errors.Is(err, pglog.ErrNoSlot) {
+		return nil // the mirror finds out, and says so
+	}
+	if err != nil {
+		return err
+	}
+	d.showRetained(retained)
+	if retained > d.p.cfg.Limits.LogBudget {
+		d.report(mirror.Event{Kind: mirror.EventFailed, Reason: mirror.ReasonLogBudget})
+	}
+	return nil
+}
