@@ -77,14 +77,14 @@ func (s *Session) sendVotes() {
 	}
 }
 
-func (s *Session) onGrant(m Message) {
-	if s.claim.How == ElectionNone || s.claim.Halting || m.Seq != s.claim.Seq || s.hard.Promised != m.Seq {
-		return // of a candidacy that was given up
+// granted says whether the sender is a voter and stores the record that this candidate has asked for. A grant says so,
+// and so does whatever is heard of a voter whose grant was lost.
+func (s *Session) granted(m Message) bool {
+	if s.claim.How == ElectionNone || s.claim.Halting || s.hard.Promised != s.claim.Seq {
+		return false
 	}
-	if !s.hard.Record.votes(m.From, m.Incarnation) && m.From != s.hard.Record.Principal {
-		return
-	}
-	s.win()
+	voter := s.hard.Record.votes(m.From, m.Incarnation) || m.From == s.hard.Record.Principal
+	return voter && m.Record == s.elected()
 }
 
 // win makes this server principal of the role sequence it asked for.

@@ -1,6 +1,9 @@
 package mirror
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 // What operators may ask for, and when.
 
@@ -145,9 +148,9 @@ func (s *Session) amend(c Command) error {
 	case c.Kind == CommandSetSafety && c.Safety != SafetyFull && c.Safety != SafetyOff:
 		return s.deny(c, ReasonCommand, "safety is FULL or OFF")
 	case c.Kind == CommandSetWitness && c.Incarnation != 0 &&
-		(!s.linked(Witness) || s.peers[Witness].incarnation != c.Incarnation):
+		(!s.reached(Witness) || s.peers[Witness].incarnation != c.Incarnation):
 		return s.deny(c, ReasonNoWitness, "the new witness is not connected; start it first")
-	case c.Kind == CommandAdmit && (c.Incarnation == 0 || s.peers[s.mirror()].incarnation != c.Incarnation):
+	case c.Kind == CommandAdmit && (c.Incarnation == 0 || !s.reached(s.mirror()) || s.peers[s.mirror()].incarnation != c.Incarnation):
 		return s.deny(c, ReasonPartnerLost, "the partner to be admitted is not connected; start it first")
 	}
 	s.goal = c
@@ -171,7 +174,7 @@ func (s *Session) advanceGoal() {
 		s.goal = Command{}
 		return
 	}
-	s.change(ReasonCommand, edit)
+	s.change(cmp.Or(s.goal.Reason, ReasonCommand), edit)
 }
 
 // nextEdit returns the next step of the goal, nil when it is reached.

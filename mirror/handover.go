@@ -1,5 +1,7 @@
 package mirror
 
+import "cmp"
+
 // Manual failover: the principal drains, the mirror takes over with the principal's own vote
 // (protocol-and-reliability 1.6.7).
 
@@ -29,7 +31,7 @@ func (s *Session) advanceHandover() {
 	h := &s.handover
 	m := s.peers[s.mirror()]
 	if s.mirrorGone() {
-		s.endHandover()
+		s.endHandover(cmp.Or(m.reason, ReasonPartnerLost))
 		return
 	}
 	if h.Drained && !h.Sent && m.hardened.Seq == s.hard.Record.Seq && m.hardened.LSN >= h.End {
@@ -56,14 +58,14 @@ func (s *Session) tickHandover() {
 	}
 	countDown(&s.handover.Left)
 	if s.handover.Left == 0 {
-		s.endHandover()
+		s.endHandover(ReasonFailoverTimedOut)
 	}
 }
 
-func (s *Session) endHandover() {
+func (s *Session) endHandover(why Reason) {
 	s.handover = handover{}
 	s.note(Entry{Kind: EntryRefused, Role: RolePrincipal, Seq: s.hard.Record.Seq, Peer: s.mirror(),
-		Reason: ReasonFailoverTimedOut, Version: s.hard.Record.Version()})
+		Reason: why, Version: s.hard.Record.Version()})
 }
 
 // onTransfer is the mirror's side: it asks for the role only if its own record says that it is in sync (hole (b)) and it

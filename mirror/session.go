@@ -54,7 +54,7 @@ type core struct {
 // peer is what is known of another server. Only hints and evidence that may be stale: nothing here permits anything by
 // itself.
 type peer struct {
-	incarnation Incarnation // of a server that is no member: what it would be admitted with
+	incarnation Incarnation // as last heard; a server that is no member would be admitted with it
 	silent      Tick        // ticks since it was heard, at most Timeout
 	left        bool        // it said that it was being stopped
 	ready       bool
@@ -246,9 +246,16 @@ func (c *core) lead() bool {
 // mirror is the server that mirrors, as this one knows; Nobody before a session exists.
 func (c *core) mirror() Server { return c.hard.Record.Principal.Other() }
 
-// linked says whether p was heard within the timeout and did not say good-bye.
-func (s *Session) linked(p Server) bool {
+// reached says whether p was heard within the timeout and did not say good-bye.
+func (s *Session) reached(p Server) bool {
 	return s.peers[p].silent < s.cfg.Timing.Timeout && !s.peers[p].left
+}
+
+// linked says whether p was reached and is of this session. One that has lost its state is there, but what it was is
+// lost: a principal does not wait for it.
+func (s *Session) linked(p Server) bool {
+	i := s.peers[p].incarnation
+	return s.reached(p) && (i == 0 || !s.hard.Record.Established() || s.hard.Record.lists(p, i))
 }
 
 // heard notes that p is alive.

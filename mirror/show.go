@@ -1,5 +1,7 @@
 package mirror
 
+import "slices"
+
 // derive gives the state to show: from links first, then from the record.
 func (s *Session) derive() State {
 	r := s.hard.Record
@@ -53,7 +55,7 @@ func (s *Session) show(before HardState) error {
 	}
 	if s.shown == StateNone || before.Record.Principal != s.hard.Record.Principal {
 		s.shown = StateDisconnected
-		s.note(Entry{Kind: EntryRole, Role: s.role(), Seq: s.hard.Record.Seq, Reason: s.roleReason(before),
+		s.noteRole(Entry{Kind: EntryRole, Role: s.role(), Seq: s.hard.Record.Seq, Reason: s.roleReason(before),
 			Version: s.hard.Record.Version(), LSN: s.hard.Record.Fork.LSN})
 	}
 	from := s.shown
@@ -68,6 +70,14 @@ func (s *Session) show(before HardState) error {
 	return nil
 }
 
+// noteRole writes down a change of role that the step has not written down itself, with what it knew of the cause.
+func (s *Session) noteRole(e Entry) {
+	if !slices.ContainsFunc(s.fx.Journal, func(o Entry) bool { return o.Kind == EntryRole && o.Seq == e.Seq }) {
+		s.note(e)
+	}
+}
+
+// roleReason is what a record that was learned from others says of the cause.
 func (s *Session) roleReason(before HardState) Reason {
 	switch {
 	case !before.Record.Established():
@@ -76,18 +86,21 @@ func (s *Session) roleReason(before HardState) Reason {
 		return ReasonForcedService
 	case s.role() == RoleMirror:
 		return ReasonDeposed
+	case s.hard.Record.InSync:
+		return ReasonManualFailover
 	}
-	return ReasonCaughtUp
+	return ReasonAutomaticFailover
 }
 
 // why gives the reason for the shown state.
 func (s *Session) why() Reason {
 	r := s.hard.Record
-	other := s.hard.Self.Other()
 	switch s.shown {
 	case StateDisconnected:
-		if other != Nobody && s.peers[other].left {
-			return ReasonPartnerLeft
+		for p := PartnerA; p <= PartnerB; p++ {
+			if s.peers[p].left {
+				return ReasonPartnerLeft
+			}
 		}
 		return ReasonPartnerLost
 	case StateSuspended:

@@ -10,6 +10,7 @@ func (s *Session) onMessage(ev Event) error {
 		return nil
 	}
 	s.heard(m.From)
+	s.peers[m.From].incarnation = m.Incarnation
 	if !s.member(m) {
 		s.meet(m)
 		return nil
@@ -24,8 +25,6 @@ func (s *Session) onMessage(ev Event) error {
 		s.onPropose(m)
 	case MessageVote:
 		s.onVote(m)
-	case MessageGrant:
-		s.onGrant(m)
 	case MessageTransfer:
 		s.onTransfer(m)
 	case MessageReport:
@@ -53,7 +52,7 @@ func (s *Session) member(m Message) bool {
 
 // meet answers a server that is no member: it lets it know that this one is here, and a candidate that it is refused.
 func (s *Session) meet(m Message) {
-	s.peers[m.From].incarnation, s.peers[m.From].taken = m.Incarnation, m.Record.Established()
+	s.peers[m.From].taken = m.Record.Established()
 	switch m.Kind {
 	case MessagePing:
 		s.send(Message{Kind: MessagePong, To: m.From, Sees: s.sees()})
@@ -67,6 +66,10 @@ func (s *Session) learn(m Message) {
 	p := &s.peers[m.From]
 	if m.Promised > s.hard.Promised {
 		p.promised = max(p.promised, m.Promised)
+	}
+	if s.granted(m) {
+		s.win()
+		return
 	}
 	if m.Record.NewerThan(s.hard.Record) {
 		restored := s.role() == RolePrincipal && m.Record.Seq == s.hard.Record.Seq
@@ -162,9 +165,9 @@ func (s *Session) onVote(m Message) {
 	if s.shipping() {
 		s.fx.Halt = true
 	}
-	s.note(Entry{Kind: EntryRole, Role: s.role(), Seq: m.Seq, Peer: m.From, Reason: m.How.reason(), Version: basis.Version(), LSN: m.LSN})
 	s.hard.Promised = m.Seq
 	s.adopt(elected)
+	s.note(Entry{Kind: EntryRole, Role: s.role(), Seq: m.Seq, Peer: m.From, Reason: m.How.reason(), Version: basis.Version(), LSN: m.LSN})
 	s.send(Message{Kind: MessageGrant, To: m.From, Seq: m.Seq})
 }
 
