@@ -17,7 +17,6 @@ import (
 	"github.com/f19126b3/dbmirror/mirror"
 	"github.com/f19126b3/dbmirror/mirror/host"
 	"github.com/f19126b3/dbmirror/mirror/host/endpoint"
-	"github.com/f19126b3/dbmirror/mirror/host/statefile"
 	"github.com/f19126b3/dbmirror/partner/pglog"
 	"github.com/f19126b3/dbmirror/partner/pgtest"
 )
@@ -28,6 +27,7 @@ type pair struct {
 	session string
 	dir     string
 	addr    [4]string
+	control [4]string // of the processes
 	pg      [3]*pgtest.Server
 	timing  host.Timing
 	edit    func(*Config)
@@ -35,16 +35,14 @@ type pair struct {
 	mu      sync.Mutex
 	partner [3]*Partner
 	stop    [4]func()
+	process [4]*process
 }
 
 func newPair(t *testing.T) *pair {
 	t.Helper()
 	p := &pair{t: t, session: "0123456789abcdef0123456789abcdef", dir: t.TempDir(), timing: host.Fast()}
 	for s := mirror.PartnerA; s <= mirror.Witness; s++ {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		p.addr[s] = l.Addr().String()
-		require.NoError(t, l.Close())
+		p.addr[s], p.control[s] = freeAddr(t), freeAddr(t)
 	}
 	var servers sync.WaitGroup
 	for s := mirror.PartnerA; s <= mirror.PartnerB; s++ {
@@ -58,15 +56,27 @@ func newPair(t *testing.T) *pair {
 func (p *pair) close() {
 	for s := mirror.PartnerA; s <= mirror.Witness; s++ {
 		p.halt(s)
+		p.kill(s)
 	}
+	p.tail()
+}
+
+func freeAddr(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	return l.Addr().String()
 }
 
 // log shows what the servers say when the test is verbose.
 func (p *pair) log() *slog.Logger {
-	var w io.Writer = io.Discard
 	if testing.Verbose() {
-		w = os.Stderr
+		return testLogger(os.Stderr)
 	}
+	return testLogger(io.Discard)
+}
+
+func testLogger(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelInfo}))
 }
 
@@ -106,42 +116,18 @@ func (p *pair) start(s mirror.Server) *Partner {
 
 func (p *pair) startWitness() {
 	p.t.Helper()
-	id, err := host.ParseSessionID(p.session)
+	w, err := newWitness(p.session, filepath.Join(p.dir, "witness"), p.addr, p.timing)
 	require.NoError(p.t, err)
-	dir := filepath.Join(p.dir, "witness")
-	require.NoError(p.t, os.MkdirAll(dir, 0o700))
-	store, err := statefile.Open(filepath.Join(dir, "state"), id)
-	require.NoError(p.t, err)
-	server, err := endpoint.NewServer(endpoint.ServerConfig{Plaintext: true})
-	require.NoError(p.t, err)
-	peers := map[mirror.Server]*endpoint.Client{}
-	self := endpoint.Identity{Session: p.session, Role: endpoint.Witness}
-	for s := mirror.PartnerA; s <= mirror.PartnerB; s++ {
-		peers[s], err = endpoint.NewClient(endpoint.ClientConfig{Self: self, Peer: endpoint.Identity{Session: p.session, Role: host.Role(s)},
-			Addr: p.addr[s], Credentials: endpoint.Credentials{Plaintext: true}, Timeout: time.Second})
-		require.NoError(p.t, err)
-	}
-	h, err := host.New(host.Config{Session: id, Self: mirror.Witness, Store: store, Timing: p.timing, Peers: peers, Logger: p.log()})
-	require.NoError(p.t, err)
-	require.NoError(p.t, server.Register(endpoint.SessionConfig{Self: self, Credentials: endpoint.Credentials{Plaintext: true},
-		Allow: host.Allow(mirror.Witness), Handler: h.Receive}))
 	ctx, cancel := context.WithCancel(context.Background())
-	var done sync.WaitGroup
-	done.Go(func() { _ = server.ListenAndServe(ctx, p.addr[mirror.Witness]) })
-	done.Go(func() {
-		if err := h.Run(ctx); err != nil {
-			p.t.Errorf("witness: %v", err)
-		}
-	})
+	done := make(chan error, 1)
+	go func() { done <- w.run(ctx) }()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.stop[mirror.Witness] = func() {
 		cancel()
-		done.Wait()
-		for _, c := range peers {
-			c.Close()
+		if err := <-done; err != nil {
+			p.t.Errorf("witness: %v", err)
 		}
-		store.Close()
 	}
 }
 

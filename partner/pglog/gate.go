@@ -135,8 +135,10 @@ func (p *Proof) judge() {
 //
 // Nothing here waits for a mirror: the statements commit locally.
 func (s *Server) SetGate(ctx context.Context, g mirror.Gate, grace time.Duration) (Proof, error) {
-	s.gate.Lock()
-	defer s.gate.Unlock()
+	if err := s.gate.take(ctx); err != nil {
+		return Proof{}, fmt.Errorf("set gate: %w", err)
+	}
+	defer s.gate.give()
 	var err error
 	switch g {
 	case mirror.GateKeep:

@@ -189,8 +189,8 @@ func (r *Redo) Progress() Progress {
 }
 
 // Drain waits until everything up to the position is redone and on the disk of the database, as it must be before that
-// database serves. It returns the error of Run if that ends before, and the cause if the context does. It waits for Run
-// if that is not running yet.
+// database serves. It returns the error of Run if that ends before or has ended, and the cause if the context does. It
+// waits for Run if that was never called.
 func (r *Redo) Drain(ctx context.Context, to mirror.Position) error {
 	for {
 		r.mu.Lock()

@@ -98,8 +98,9 @@ func (r *Redo) openSession(ctx context.Context, queue Queue) (*redoSession, erro
 		spool: newSpool(r.cfg.SpoolBytes), relations: make(map[uint32]*redoRelation),
 	}
 	if err := s.begin(ctx); err != nil {
+		err = s.pipe.lost(err)
 		hangUp(conn)
-		return nil, fmt.Errorf("begin redo: %w", s.pipe.lost(err))
+		return nil, fmt.Errorf("begin redo: %w", err)
 	}
 	return s, nil
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -24,7 +23,7 @@ import (
 // names in pg_catalog only. The one exception is the probe, a commit whose waiting is the proof that commits wait.
 //
 // The methods may be called from several goroutines. Those that change the gate run one after the other, and so do
-// those that change the wait. A context that ends leaves what was done so far; every method can be called again and
+// those that change the wait: end the context of one that hangs before the next. A context that ends leaves what was done so far; every method can be called again and
 // then completes the work.
 type Server struct {
 	session  string
@@ -32,12 +31,26 @@ type Server struct {
 	pool     *pgxpool.Pool
 	database string
 
-	gate sync.Mutex // held by the one change of the gate that runs
+	gate turn // of the one change of the gate that runs
 	wait struct {
-		sync.Mutex        // held by the one change of the wait that runs
-		pending    *probe // the newest probe; it may still be waiting
+		turn           // of the one change of the wait that runs
+		pending *probe // the newest probe; it may still be waiting
 	}
 }
+
+// turn is a lock that can be waited for with a context: fencing must not hang behind a call that hangs.
+type turn chan struct{}
+
+func (t turn) take(ctx context.Context) error {
+	select {
+	case t <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the call before: %w", context.Cause(ctx))
+	}
+}
+
+func (t turn) give() { <-t }
 
 const (
 	// maintenanceDatabase is where the lock on settings of the whole server is taken: an advisory lock belongs to a
@@ -61,7 +74,8 @@ func Dial(ctx context.Context, dsn Secret, session string) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dial server: %w", err)
 	}
-	s := &Server{session: session, base: base, database: base.Database}
+	s := &Server{session: session, base: base, database: base.Database, gate: make(turn, 1)}
+	s.wait.turn = make(turn, 1)
 	cfg, err := pgxpool.ParseConfig("")
 	if err != nil {
 		return nil, fmt.Errorf("dial server: prepare pool: %w", err)
@@ -143,15 +157,16 @@ func hangUp(conn *pgx.Conn) {
 	_ = conn.Close(ctx)
 }
 
-// Close ends every connection, a probe that still waits included, and returns when all have ended.
+// Close waits for the calls that run, ends every connection, a probe that still waits included, and returns when all
+// have ended. Call it once, and no method after it.
 func (s *Server) Close() {
-	s.wait.Lock()
+	s.gate <- struct{}{}
+	s.wait.turn <- struct{}{}
 	if p := s.wait.pending; p != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 		p.end(ctx, s.pool)
 		cancel()
 	}
-	s.wait.Unlock()
 	s.pool.Close()
 }
 

@@ -61,8 +61,8 @@ func checkSlotName(name string) error {
 	return nil
 }
 
-// CreateSlot makes a logical slot of the mirrored database for pgoutput and returns where it starts: every commit that
-// ends beyond is delivered. It waits for transactions that have written and are open anywhere on the server, for 30
+// CreateSlot makes a logical slot of the mirrored database for pgoutput, after the schema and the publication, and returns
+// where it starts: every commit that ends beyond is delivered. It waits for transactions that have written and are open anywhere on the server, for 30
 // seconds at most; then it returns a *SlotBlockedError. While it waits SlotBlockers names them.
 func (s *Server) CreateSlot(ctx context.Context, name string) (start mirror.LSN, err error) {
 	if err := checkSlotName(name); err != nil {
@@ -136,6 +136,9 @@ func (s *SlotSnapshot) Close() error {
 // watchSlot runs create, which blocks in the server. When ctx or the patience ends first it finds out who is in the way,
 // cancels, and drops what was half made.
 func (s *Server) watchSlot(ctx context.Context, name string, conn *pgconn.PgConn, create func(context.Context) error) error {
+	if err := s.EnsureSchema(ctx); err != nil { // a slot cannot decode log that is older than the publication
+		return fmt.Errorf("make slot %s: %w", name, err)
+	}
 	if _, err := s.Slot(ctx, name); !errors.Is(err, ErrNoSlot) {
 		if err == nil {
 			err = errors.New("it exists already: drop it first")

@@ -48,7 +48,7 @@ type waiting struct {
 	conn *pgx.Conn
 }
 
-// changeWait runs a change alone on the server, whichever session or program makes it. The caller holds s.wait. A change
+// changeWait runs a change alone on the server, whichever session or program makes it. The caller has the turn of s.wait. A change
 // must not wait for a commit to return: another session may have to change the setting first.
 func (s *Server) changeWait(ctx context.Context, change func(waiting) error) error {
 	conn, err := s.connect(ctx, maintenanceDatabase, "wait", map[string]string{"statement_timeout": "0", "lock_timeout": "0"})
@@ -92,8 +92,10 @@ func (s *Server) WaitMirror(ctx context.Context, name string) (end mirror.LSN, e
 	if err := s.checkWaitName(name); err != nil {
 		return 0, fmt.Errorf("wait for mirror: %w", err)
 	}
-	s.wait.Lock()
-	defer s.wait.Unlock()
+	if err := s.wait.take(ctx); err != nil {
+		return 0, fmt.Errorf("wait for mirror: %w", err)
+	}
+	defer s.wait.give()
 	err = s.changeWait(ctx, func(w waiting) error {
 		list, err := w.persisted(ctx)
 		if err != nil {
@@ -130,8 +132,10 @@ func (s *Server) WaitMirror(ctx context.Context, name string) (end mirror.LSN, e
 // walsender of this session releases commits under its former name. It outlives a restart of the server. Ending the
 // sessions that wait makes their commits visible.
 func (s *Server) WaitBlock(ctx context.Context) error {
-	s.wait.Lock()
-	defer s.wait.Unlock()
+	if err := s.wait.take(ctx); err != nil {
+		return fmt.Errorf("block commits: %w", err)
+	}
+	defer s.wait.give()
 	err := s.changeWait(ctx, func(w waiting) error {
 		list, err := w.persisted(ctx)
 		if err != nil {
@@ -177,8 +181,10 @@ func (w waiting) proveBlocked(ctx context.Context) error {
 // shows that the server has read the file, and that it may be written again. When commits cannot be made to wait within
 // five seconds they are released, the file is left without the name, and the error says so.
 func (s *Server) WaitNone(ctx context.Context, persistBlock bool) error {
-	s.wait.Lock()
-	defer s.wait.Unlock()
+	if err := s.wait.take(ctx); err != nil {
+		return fmt.Errorf("release commits: %w", err)
+	}
+	defer s.wait.give()
 	name := ""
 	if persistBlock {
 		name = s.WaitPrefix() + suffixRestart
@@ -234,8 +240,10 @@ func (s *Server) waitNone(ctx context.Context, name string) error {
 // WaitRemove takes the session's names out of the setting for good, and returns when a commit has returned. A setting
 // that then equals the operator's own line in postgresql.conf is reset, so that his later changes count again.
 func (s *Server) WaitRemove(ctx context.Context) error {
-	s.wait.Lock()
-	defer s.wait.Unlock()
+	if err := s.wait.take(ctx); err != nil {
+		return fmt.Errorf("stop waiting for a mirror: %w", err)
+	}
+	defer s.wait.give()
 	err := s.changeWait(ctx, func(w waiting) error {
 		value, operator, err := w.files(ctx)
 		if err != nil {

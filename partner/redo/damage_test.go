@@ -101,41 +101,60 @@ func lastSegment(t *testing.T, dir string) string {
 	return paths[len(paths)-1]
 }
 
-// TestTornAtEveryByte cuts a log at each byte of its last 64 KiB. What is left must be exactly the records that are whole.
+// memoryDisk holds one file.
+type memoryDisk struct {
+	disk
+	bytes []byte
+	size  int // what is left of the file
+}
+
+func (d *memoryDisk) Open(string, int) (file, error) {
+	return memoryFile{Reader: bytes.NewReader(d.bytes[:d.size]), disk: d}, nil
+}
+
+type memoryFile struct {
+	*bytes.Reader
+	file
+	disk *memoryDisk
+}
+
+func (f memoryFile) ReadAt(b []byte, at int64) (int, error) { return f.Reader.ReadAt(b, at) }
+func (f memoryFile) Truncate(size int64) error              { f.disk.size = int(size); return nil }
+func (memoryFile) Sync() error                              { return nil }
+func (memoryFile) Forget()                                  {}
+
+// TestTornAtEveryByte cuts a log at each byte of its last 64 KiB. What is left must be exactly the records that are
+// whole. Around the end of each record, the log is opened from files and read too.
 func TestTornAtEveryByte(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(filepath.Join(t.TempDir(), "redo"))
 	cfg.SegmentBytes, cfg.MaxBytes = 1<<20, 4<<20
-	m := buildLog(t, cfg, false, 60, 1000)
+	m := buildLog(t, cfg, false, 56, 1000)
 	path := lastSegment(t, cfg.Dir)
 	whole, err := os.ReadFile(path)
 	require.NoError(t, err)
-	require.Greater(t, len(whole), 64<<10)
-	step := 1
-	if testing.Short() {
-		step = 61
-	}
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	require.Greater(t, len(whole), 64<<10+segmentHeaderSize)
+	header, err := decodeSegmentHeader(whole[:segmentHeaderSize])
 	require.NoError(t, err)
-	defer f.Close()
 	n := len(m.entries)
-	for size := len(whole); size >= len(whole)-64<<10 && size >= segmentHeaderSize; size -= step {
-		for m.end(n) > firstOffset+Offset(size-segmentHeaderSize) {
+	for size := len(whole); size >= len(whole)-64<<10; size-- {
+		limit := firstOffset + Offset(size-segmentHeaderSize)
+		for m.end(n) > limit {
 			n--
 		}
-		from := int(filePos(firstOffset, m.end(n)))
-		_, err := f.WriteAt(whole[from:size], int64(from))
-		require.NoError(t, err)
-		require.NoError(t, f.Truncate(int64(size)))
-		q, err := open(cfg, quietDisk{})
-		require.NoError(t, err)
-		if got := Offset(q.hardenedEnd.Load()); got != m.end(n) || q.Hardened() != m.position(n) {
-			t.Fatalf("cut to %d bytes: log ends at %d %v, want %d %v", size, got, q.Hardened(), m.end(n), m.position(n))
+		d := &memoryDisk{bytes: whole, size: size}
+		q := &Queue{cfg: cfg, disk: d}
+		require.NoError(t, q.verifyAll([]found{{path: path, start: firstOffset, limit: limit, header: header}}))
+		if q.written != m.end(n) || q.history.end != m.position(n) || d.size != int(filePos(firstOffset, m.end(n))) {
+			t.Fatalf("cut to %d bytes: log ends at %d %v, want %d %v", size, q.written, q.history.end, m.end(n), m.position(n))
 		}
-		if size == int(filePos(firstOffset, m.end(n))) {
-			require.NoError(t, m.compare(q, n))
+		if limit-m.end(n) <= 1 || n < len(m.entries) && m.end(n+1)-limit == 1 {
+			require.NoError(t, os.WriteFile(path, whole[:size], 0o600))
+			q, err := open(cfg, quietDisk{})
+			require.NoError(t, err)
+			require.NoError(t, m.compare(q, n), "cut to %d bytes", size)
+			require.NoError(t, errors.Join(q.file.Close(), q.lock.Close()))
 		}
-		require.NoError(t, errors.Join(q.file.Close(), q.lock.Close()))
 	}
 }
 
@@ -177,10 +196,14 @@ func TestEveryBitFlip(t *testing.T) {
 			if sealed {
 				last = int(filePos(firstOffset, m.end(len(m.entries))))
 			}
+			f, err := os.OpenFile(path, os.O_RDWR, 0)
+			require.NoError(t, err)
+			defer f.Close()
 			for bit := range len(whole) * 8 {
 				flipped := bytes.Clone(whole)
 				flipped[bit/8] ^= 1 << (bit % 8)
-				require.NoError(t, os.WriteFile(path, flipped, 0o600))
+				_, err := f.WriteAt(flipped, 0)
+				require.NoError(t, err)
 				q, err := open(cfg, quietDisk{})
 				if bit/8 < last {
 					var corrupt *CorruptError
@@ -220,6 +243,14 @@ func TestDamageInOlderSegments(t *testing.T) {
 		},
 		"empty":   func(t *testing.T, paths []string) { require.NoError(t, os.Truncate(paths[1], 0)) },
 		"missing": func(t *testing.T, paths []string) { require.NoError(t, os.Remove(paths[1])) },
+		"another history": func(t *testing.T, paths []string) {
+			b, err := os.ReadFile(paths[1])
+			require.NoError(t, err)
+			h, err := decodeSegmentHeader(b[:segmentHeaderSize])
+			require.NoError(t, err)
+			h.end.LSN++
+			require.NoError(t, os.WriteFile(paths[1], append(h.encode(), b[segmentHeaderSize:]...), 0o600))
+		},
 		"renamed": func(t *testing.T, paths []string) {
 			start, ok := parseSegmentName(filepath.Base(paths[1]))
 			require.True(t, ok)

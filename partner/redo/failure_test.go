@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -195,4 +196,97 @@ func TestCrashAtEveryOperation(t *testing.T) {
 		}
 		n = count
 	}
+}
+
+// TestFailureWhileCutting lets the disk fail in the middle of the way back from a full one.
+func TestFailureWhileCutting(t *testing.T) {
+	failures := 0
+	for n := 0; ; n++ {
+		dir := filepath.Join(t.TempDir(), "redo")
+		q, d := openFaulty(t, dir)
+		s := newScript(q)
+		require.NoError(t, s.attach())
+		require.NoError(t, s.transaction(500))
+		for i := range 4 {
+			require.NoError(t, s.append(Record{Kind: KindData, Seq: 1, Data: make([]byte, 3000+i)}))
+		}
+		full, left := false, n
+		d.before = func(op, _ string) error {
+			switch {
+			case op == "write" && !full:
+				full = true
+				return errNoRoom
+			case full && left == 0:
+				left--
+				return errIO
+			case full:
+				left--
+			}
+			return nil
+		}
+		err := s.harden()
+		d.before = nil
+		require.True(t, full)
+		if errors.Is(err, ErrNoSpace) {
+			break
+		}
+		failures++
+		var failed *SyncError
+		require.ErrorAs(t, err, &failed)
+		requireFailed(t, q, failed)
+		for seed := range uint64(4) {
+			dark := fmt.Sprintf("%s.%d", dir, seed)
+			d.losePower(t, dark, rand.New(rand.NewPCG(seed, uint64(n))))
+			agrees(t, dark, s.m)
+		}
+		require.NoError(t, q.Close())
+		agrees(t, dir, s.m)
+	}
+	require.Greater(t, failures, 8)
+}
+
+// TestFailureInOpen refuses each operation of the recovery of a log that needs every kind of mending. The log is there
+// when the disk is well again, also if the power goes then.
+func TestFailureInOpen(t *testing.T) {
+	failures := 0
+	for n := 0; ; n++ {
+		dir := filepath.Join(t.TempDir(), "redo")
+		q, d := openFaulty(t, dir)
+		s := newScript(q)
+		require.NoError(t, s.attach())
+		for range 4 {
+			require.NoError(t, s.transaction(1500))
+		}
+		require.NoError(t, q.Append(Record{Kind: KindData, Seq: 1, Data: make([]byte, 50)}))
+		require.NoError(t, q.flush())
+		require.NoError(t, q.file.Truncate(filePos(q.start, q.written)-1))
+		killed := dir + ".killed"
+		d.kill(t, killed)
+		older, _ := headerOf(q.cfg.Identity, 0, 0, newHistory(mirror.Position{}))
+		for _, name := range []string{segmentPath(killed, 0), segmentPath(killed, 77) + unfinishedSuffix} {
+			require.NoError(t, os.WriteFile(name, older.encode(), 0o600))
+		}
+
+		again := newFaultyDisk(t, killed)
+		left := n
+		again.before = func(string, string) error {
+			left--
+			if left == -1 {
+				return errIO
+			}
+			return nil
+		}
+		recovered, err := open(testConfig(killed), again)
+		if err == nil {
+			require.NoError(t, recovered.Close())
+			break
+		}
+		failures++
+		require.ErrorIs(t, err, errIO)
+		dark := dir + ".dark"
+		again.losePower(t, dark, rand.New(rand.NewPCG(uint64(n), 2)))
+		agrees(t, dark, s.m)
+		agrees(t, killed, s.m)
+	}
+	require.Greater(t, failures, 10)
 }

@@ -89,9 +89,10 @@ func (d *faultyDisk) Rename(from, to string) error {
 		return err
 	}
 	a, b := filepath.Base(from), filepath.Base(to)
-	d.names[a].path = to
+	i := d.names[a]
+	i.path = to
 	d.change(func(names map[string]*inode) {
-		names[b] = names[a]
+		names[b] = i
 		delete(names, a)
 	})
 	return nil
@@ -191,8 +192,7 @@ func (d *faultyDisk) kill(t require.TestingT, to string) {
 	}
 }
 
-// losePower copies what a power loss may leave: what was synced, some of the changed names in their order, and any of
-// the changed sectors in no order.
+// losePower copies what a power loss may leave: what was synced, and any of the changed names and sectors.
 func (d *faultyDisk) losePower(t require.TestingT, to string, rng *rand.Rand) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -201,8 +201,10 @@ func (d *faultyDisk) losePower(t require.TestingT, to string, rng *rand.Rand) {
 	for name, i := range d.durable {
 		names[name] = i
 	}
-	for _, do := range d.pending[:rng.IntN(len(d.pending)+1)] {
-		do(names)
+	for _, do := range d.pending {
+		if rng.IntN(2) == 0 {
+			do(names)
+		}
 	}
 	for name, i := range names {
 		now, err := i.bytes()

@@ -35,7 +35,7 @@ func TestFrameRoundTrip(t *testing.T) {
 		require.Equal(t, r.position(), got.position())
 		require.True(t, bytes.Equal(r.Data, got.Data) && bytes.Equal(chain, gotChain))
 
-		other := at + Offset(rapid.Uint32Range(1, 1<<31).Draw(t, "other place"))
+		other := at ^ Offset(rapid.Uint32Min(1).Draw(t, "other place"))
 		_, err = decodeFrame(b, other)
 		require.ErrorIs(t, err, errHeaderSum)
 	})
@@ -57,14 +57,6 @@ func TestImpossibleFrames(t *testing.T) {
 	}
 }
 
-// memory is a file that is only read.
-type memory struct {
-	*bytes.Reader
-	file
-}
-
-func (m memory) ReadAt(b []byte, at int64) (int, error) { return m.Reader.ReadAt(b, at) }
-
 // FuzzFrames reads arbitrary bytes as frames: what is accepted must be exactly what a writer would have written there.
 func FuzzFrames(f *testing.F) {
 	whole := appendFrame(nil, 1, frameOf(Record{Kind: KindAttach, Seq: 1, LSN: 2}, nil, true))
@@ -78,7 +70,7 @@ func FuzzFrames(f *testing.F) {
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		limit := 1 + Offset(len(b))
-		w := &window{file: memory{Reader: bytes.NewReader(append(make([]byte, segmentHeaderSize), b...))}, start: 1}
+		w := &window{file: memoryFile{Reader: bytes.NewReader(append(make([]byte, segmentHeaderSize), b...))}, start: 1}
 		var again []byte
 		for at := Offset(1); at < limit; {
 			fr, payload, err := w.next(at, limit)
@@ -98,7 +90,6 @@ func FuzzFrames(f *testing.F) {
 			}
 			at += Offset(fr.size())
 		}
-		require.Equal(t, len(again), len(again[:min(len(again), len(b))]))
-		require.True(t, bytes.Equal(b[:len(again)], again))
+		require.True(t, bytes.HasPrefix(b, again))
 	})
 }

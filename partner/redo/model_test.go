@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -149,8 +150,10 @@ type machine struct {
 	either *model // what may be there instead after a crash in Reset
 	trim   Offset
 	saved  Offset // of a reader, kept over restarts
-	crash  string // directory of a crash in the middle of the present action
 }
+
+// died is the panic by which the process ends in the middle of an action.
+type died struct{}
 
 func TestQueueAgainstModel(t *testing.T) {
 	root := t.TempDir()
@@ -161,7 +164,7 @@ func TestQueueAgainstModel(t *testing.T) {
 		require.NoError(rt, os.Mkdir(m.root, 0o700))
 		defer os.RemoveAll(m.root)
 		m.m.start = firstOffset
-		m.open(m.nextDir(true))
+		m.open(newFaultyDisk(rt, m.nextDir(true)))
 		defer func() { m.q.Close() }()
 		rt.Repeat(map[string]func(*rapid.T){
 			"append": m.mayCrash(m.append),
@@ -186,62 +189,57 @@ func (m *machine) nextDir(create bool) string {
 	return dir
 }
 
-func (m *machine) open(dir string) {
-	m.disk = newFaultyDisk(m.t, dir)
-	q, err := open(testConfig(dir), m.disk)
+func (m *machine) open(d *faultyDisk) {
+	q, err := open(testConfig(d.dir), d)
 	require.NoError(m.t, err)
-	m.q = q
+	m.disk, m.q = d, q
 }
 
-// mayCrash runs an action and, sometimes, crashes before one of its operations on the disk.
+// mayCrash runs an action and, sometimes, lets the process die before one of its operations on the disk or after it,
+// with or without the power.
 func (m *machine) mayCrash(action func(*rapid.T)) func(*rapid.T) {
 	return func(t *rapid.T) {
-		m.t = t
-		n := -1
-		var seed uint64
-		power := false
-		if rapid.IntRange(0, 3).Draw(t, "crash") == 0 {
-			n = rapid.IntRange(0, 6).Draw(t, "operation")
-			power = rapid.Bool().Draw(t, "power")
-			seed = rapid.Uint64().Draw(t, "seed")
+		m.t, m.either = t, nil
+		if rapid.IntRange(0, 3).Draw(t, "crash") != 0 {
+			action(t)
+			return
 		}
-		take := func() {
-			m.crash = m.nextDir(false)
-			if power {
-				m.disk.losePower(t, m.crash, rand.New(rand.NewPCG(seed, 0)))
-			} else {
-				m.disk.kill(t, m.crash)
-			}
-		}
-		m.crash, m.either = "", nil
+		left := rapid.IntRange(0, 6).Draw(t, "operation")
+		power := rapid.Bool().Draw(t, "power")
+		seed := rapid.Uint64().Draw(t, "seed")
 		before := m.m
-		ops := 0
 		m.disk.before = func(string, string) error {
-			if ops == n {
+			left--
+			if left == -1 {
 				before.hardened = max(before.hardened, m.m.hardened)
-				take()
+				panic(died{})
 			}
-			ops++
 			return nil
 		}
-		disk := m.disk
-		action(t)
-		disk.before = nil
-		if n >= 0 && m.crash == "" && disk == m.disk {
+		func() {
+			defer func() {
+				if r := recover(); r != nil && r != (died{}) {
+					panic(r)
+				}
+			}()
+			action(t)
 			before = m.m
-			take()
-		}
-		if m.crash != "" {
-			m.recoverFrom(before)
-		}
+		}()
+		m.disk.before = nil
+		// The process's files close without any operation of ours.
+		_ = errors.Join(m.q.file.Close(), m.q.lock.Close())
+		m.recoverFrom(before, power, seed)
 	}
 }
 
-// recoverFrom goes on in the directory of the crash. Entries of the present model may be there; those hardened before the
-// action must.
-func (m *machine) recoverFrom(before model) {
-	require.ErrorIs(m.t, closeAnyway(m.q), ErrClosed)
-	m.open(m.crash)
+// recoverFrom opens the log again. Entries of the present model may be there; those hardened before the action must.
+func (m *machine) recoverFrom(before model, power bool, seed uint64) {
+	if power {
+		dir := m.nextDir(false)
+		m.disk.losePower(m.t, dir, rand.New(rand.NewPCG(seed, 0)))
+		m.disk = newFaultyDisk(m.t, dir)
+	}
+	m.open(m.disk)
 	candidates := []model{before, m.m}
 	if m.either != nil {
 		candidates = append(candidates, *m.either)
@@ -262,12 +260,6 @@ func (m *machine) recoverFrom(before model) {
 		errs = append(errs, err)
 	}
 	m.t.Fatalf("after the crash: %v", errs)
-}
-
-// closeAnyway closes a queue that a crash left behind, twice, so that the last answer is known.
-func closeAnyway(q *Queue) error {
-	_ = q.Close()
-	return q.Close()
 }
 
 func (m *machine) append(t *rapid.T) {
@@ -307,8 +299,8 @@ func (m *machine) harden(t *rapid.T) {
 
 func (m *machine) trimLog(t *rapid.T) {
 	to := m.m.end(rapid.IntRange(0, m.m.hardened).Draw(t, "entries"))
-	require.NoError(t, m.q.Trim(to))
 	m.trim = max(m.trim, to)
+	require.NoError(t, m.q.Trim(to))
 }
 
 func (m *machine) reset(t *rapid.T) {
@@ -323,17 +315,15 @@ func (m *machine) rebase(t *rapid.T) {
 	base := m.m.position(len(m.m.entries))
 	base.Seq += mirror.RoleSeq(rapid.IntRange(0, 2).Draw(t, "seq"))
 	base.LSN += mirror.LSN(rapid.IntRange(0, 100).Draw(t, "lsn"))
-	require.NoError(t, m.q.Rebase(base))
 	m.m.add(Record{Kind: KindMark, Seq: base.Seq, LSN: base.LSN})
+	require.NoError(t, m.q.Rebase(base))
 	m.m.hardened, m.m.attached = len(m.m.entries), false
 }
 
 func (m *machine) close(t *rapid.T) {
 	require.NoError(t, m.q.Close())
-	if m.crash != "" {
-		return
-	}
-	m.open(m.disk.dir)
+	m.disk.before = nil // a crash in Open has a test of its own
+	m.open(m.disk)
 	m.m.cut(m.m.hardened)
 	require.NoError(t, m.m.compare(m.q, m.m.hardened))
 }

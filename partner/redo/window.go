@@ -34,7 +34,7 @@ func (w *window) fill(at Offset, n int, limit Offset) error {
 	want := max(n, int(min(windowSize, limit-at)))
 	// A buffer grown for one large record is not kept.
 	if want > cap(w.buf) || cap(w.buf) > windowSize && want <= windowSize {
-		w.buf = make([]byte, 0, max(want, windowSize))
+		w.buf = make([]byte, 0, max(want, min(2*cap(w.buf), windowSize)))
 	}
 	w.from, w.buf = at, w.buf[:0]
 	got, err := w.file.ReadAt(w.buf[:want], filePos(w.start, at))

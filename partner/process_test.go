@@ -1,0 +1,232 @@
+package partner
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/mirror/host"
+	"github.com/f19126b3/dbmirror/mirror/host/endpoint"
+	"github.com/f19126b3/dbmirror/mirror/host/statefile"
+	"github.com/f19126b3/dbmirror/partner/pglog"
+)
+
+// The tests that kill programs run them as processes: this test binary, started again with its orders in the
+// environment.
+const ordersVariable = "DBMIRROR_TEST_ORDERS"
+
+func TestMain(m *testing.M) {
+	if text := os.Getenv(ordersVariable); text != "" {
+		var o orders
+		if err := json.Unmarshal([]byte(text), &o); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(2)
+		}
+		if err := o.run(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// orders say what a process is to be.
+type orders struct {
+	Session   string
+	Self      mirror.Server
+	Dir       string
+	DSN, Peer string // of the databases
+	Addr      [4]string
+	Control   string
+	Establish bool
+	Timing    host.Timing
+}
+
+func (o orders) run() error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	mux := http.NewServeMux()
+	control := &http.Server{Addr: o.Control, Handler: mux}
+	defer control.Close()
+	failed := make(chan error, 1)
+	go func() {
+		if err := control.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+			failed <- err
+		}
+	}()
+	go func() { failed <- o.runServer(ctx, mux) }()
+	return <-failed
+}
+
+func (o orders) runServer(ctx context.Context, mux *http.ServeMux) error {
+	if o.Self == mirror.Witness {
+		w, err := newWitness(o.Session, o.Dir, o.Addr, o.Timing)
+		if err != nil {
+			return err
+		}
+		mux.HandleFunc("GET /status", func(rw http.ResponseWriter, _ *http.Request) {
+			_ = json.NewEncoder(rw).Encode(Status{Status: w.host.Status()})
+		})
+		return w.run(ctx)
+	}
+	p, err := New(Config{
+		Session: o.Session, Self: o.Self, Dir: o.Dir, DSN: pglog.Secret(o.DSN), PeerDSN: pglog.Secret(o.Peer),
+		Listen: o.Addr[o.Self], Peer: o.Addr[o.Self.Other()], Witness: o.Addr[mirror.Witness],
+		Credentials: endpoint.Credentials{Plaintext: true}, Establish: o.Establish, Timing: o.Timing, Logger: testLogger(os.Stderr),
+	})
+	if err != nil {
+		return err
+	}
+	mux.HandleFunc("GET /status", func(rw http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(rw).Encode(p.Status()) })
+	mux.HandleFunc("POST /failover", func(rw http.ResponseWriter, r *http.Request) {
+		if err := p.Failover(r.Context()); err != nil {
+			http.Error(rw, err.Error(), http.StatusConflict)
+		}
+	})
+	return p.Run(ctx)
+}
+
+// witnessHost is a witness without the package of that name, which the partners' package does not know.
+type witnessHost struct {
+	host   *host.Host
+	server *endpoint.Server
+	addr   string
+	store  *statefile.File
+	peers  map[mirror.Server]*endpoint.Client
+}
+
+func newWitness(session, dir string, addr [4]string, timing host.Timing) (*witnessHost, error) {
+	id, err := host.ParseSessionID(session)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	w := &witnessHost{addr: addr[mirror.Witness], peers: map[mirror.Server]*endpoint.Client{}}
+	if w.store, err = statefile.Open(filepath.Join(dir, "state"), id); err != nil {
+		return nil, err
+	}
+	plain := endpoint.Credentials{Plaintext: true}
+	self := endpoint.Identity{Session: session, Role: endpoint.Witness}
+	for s := mirror.PartnerA; s <= mirror.PartnerB; s++ {
+		peer := endpoint.Identity{Session: session, Role: host.Role(s)}
+		w.peers[s], err = endpoint.NewClient(endpoint.ClientConfig{Self: self, Peer: peer, Addr: addr[s], Credentials: plain, Timeout: time.Second})
+		if err != nil {
+			return nil, err
+		}
+	}
+	if w.server, err = endpoint.NewServer(endpoint.ServerConfig{Plaintext: true}); err != nil {
+		return nil, err
+	}
+	w.host, err = host.New(host.Config{Session: id, Self: mirror.Witness, Store: w.store, Timing: timing, Peers: w.peers})
+	if err != nil {
+		return nil, err
+	}
+	return w, w.server.Register(endpoint.SessionConfig{Self: self, Credentials: plain, Allow: host.Allow(mirror.Witness), Handler: w.host.Receive})
+}
+
+func (w *witnessHost) run(ctx context.Context) error {
+	serving, stop := context.WithCancel(ctx)
+	var done sync.WaitGroup
+	done.Go(func() { _ = w.server.ListenAndServe(serving, w.addr) })
+	err := w.host.Run(ctx)
+	stop()
+	done.Wait()
+	for _, c := range w.peers {
+		c.Close()
+	}
+	return errors.Join(err, w.store.Close())
+}
+
+// process is one of the three programs of a pair, as a process of its own.
+type process struct {
+	cmd  *exec.Cmd
+	done chan struct{}
+}
+
+// launch starts a server's program as a process.
+func (p *pair) launch(s mirror.Server) {
+	p.t.Helper()
+	o := orders{Session: p.session, Self: s, Dir: filepath.Join(p.dir, s.String()), Addr: p.addr, Control: p.control[s],
+		Establish: s == mirror.PartnerA, Timing: p.timing}
+	if s.IsPartner() {
+		o.DSN, o.Peer = p.pg[s].DSN("app"), p.pg[s.Other()].DSN("app")
+	}
+	text, err := json.Marshal(o)
+	require.NoError(p.t, err)
+	log, err := os.OpenFile(filepath.Join(p.dir, s.String()+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	require.NoError(p.t, err)
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), ordersVariable+"="+string(text))
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = dieWithParent()
+	made := &process{cmd: cmd, done: make(chan struct{})}
+	started := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // the death signal is bound to the thread that started the process
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait()
+		}
+		log.Close()
+		close(made.done)
+	}()
+	require.NoError(p.t, <-started)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.process[s] = made
+}
+
+// kill ends a process without a word.
+func (p *pair) kill(s mirror.Server) {
+	p.mu.Lock()
+	found := p.process[s]
+	p.process[s] = nil
+	p.mu.Unlock()
+	if found != nil {
+		_ = found.cmd.Process.Kill()
+		<-found.done
+	}
+}
+
+// ask reads the status of a process.
+func (p *pair) ask(s mirror.Server) (Status, error) {
+	client := http.Client{Timeout: 2 * time.Second}
+	var st Status
+	r, err := client.Get("http://" + p.control[s] + "/status")
+	if err != nil {
+		return st, err
+	}
+	defer r.Body.Close()
+	return st, json.NewDecoder(r.Body).Decode(&st)
+}
+
+// tail shows the end of the processes' logs when a test has failed.
+func (p *pair) tail() {
+	if !p.t.Failed() {
+		return
+	}
+	for s := mirror.PartnerA; s <= mirror.Witness; s++ {
+		b, err := os.ReadFile(filepath.Join(p.dir, s.String()+".log"))
+		if err == nil {
+			p.t.Logf("--- %s\n%s", s, b[max(0, len(b)-6000):])
+		}
+	}
+}
