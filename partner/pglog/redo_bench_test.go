@@ -1,0 +1,106 @@
+package pglog
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/f19126b3/dbmirror/mirror"
+)
+
+// BenchmarkRedo redoes the same log by sets and one by one, and prints transactions per second. The load is that of
+// pgbench (three updates of a key and an insert), and inserts alone.
+func BenchmarkRedo(b *testing.B) {
+	p := newRedoPair(b, 0)
+	p.both("CREATE TABLE accounts (id int PRIMARY KEY, balance int, filler char(84))", "CREATE TABLE tellers (id int PRIMARY KEY, balance int)",
+		"CREATE TABLE branches (id int PRIMARY KEY, balance int)", "CREATE TABLE history (tid int, bid int, aid int, delta int, mtime timestamp)",
+		"CREATE TABLE items (id bigint PRIMARY KEY, name text, made timestamptz, price numeric)")
+	p.both("INSERT INTO accounts SELECT g, 0, '' FROM generate_series(0, 99999) g", "INSERT INTO tellers SELECT g, 0 FROM generate_series(0, 9) g", "INSERT INTO branches VALUES (0, 0)", "VACUUM ANALYZE", "CHECKPOINT")
+	base := p.skipLog()
+	logs := map[string][][]byte{"simple": p.pgbench(20000), "inserts": p.inserts(20000)}
+	for _, load := range []string{"simple", "inserts"} {
+		messages := logs[load]
+		for _, mode := range []string{"sets", "one by one"} {
+			if mode == "one by one" {
+				messages = messages[:len(messages)/8]
+				for messages[len(messages)-1][0] != TypeCommit {
+					messages = messages[:len(messages)-1]
+				}
+			}
+			b.Run(load+"/"+mode, func(b *testing.B) {
+				for b.Loop() {
+					b.StopTimer()
+					p.t = b
+					p.run(p.target, "UPDATE accounts SET balance = 0 WHERE balance <> 0", "TRUNCATE history, items", "VACUUM accounts, tellers, branches", "CHECKPOINT")
+					require.NoError(b, p.queue.Reset(base))
+					p.baseline(base)
+					end := p.extendAfresh(messages)
+					cfg := p.config()
+					if mode == "one by one" {
+						cfg.BatchTransactions, cfg.BatchRows = 1, 1<<30
+					}
+					b.StartTimer()
+					began := time.Now()
+					r := p.begin(cfg)
+					require.NoError(b, r.Drain(b.Context(), end))
+					b.ReportMetric(float64(r.Progress().Transactions)/time.Since(began).Seconds(), "tx/s")
+					b.StopTimer()
+					require.NoError(b, r.stop())
+					b.StartTimer()
+				}
+			})
+		}
+	}
+}
+
+// skipLog leaves out what was done so far and returns the position after it.
+func (p *redoPair) skipLog() mirror.Position {
+	p.t.Helper()
+	p.messages()
+	var at string
+	require.NoError(p.t, p.source.QueryRow(p.t.Context(), "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = 'pair'").Scan(&at))
+	lsn, err := mirror.ParseLSN(at)
+	require.NoError(p.t, err)
+	return mirror.Position{Seq: 1, LSN: lsn}
+}
+
+func (p *redoPair) extendAfresh(messages [][]byte) mirror.Position {
+	p.t.Helper()
+	p.start = 0
+	return p.append(messages...)
+}
+
+// pgbench does transactions of the pgbench kind and returns the stream of them.
+func (p *redoPair) pgbench(transactions int) [][]byte {
+	p.t.Helper()
+	p.run(p.source, "SET synchronous_commit = off")
+	random := rand.New(rand.NewPCG(1, 2))
+	var sql strings.Builder
+	for n := range transactions {
+		a, t, d := random.IntN(100000), random.IntN(10), random.IntN(1000)
+		fmt.Fprintf(&sql, `BEGIN; UPDATE accounts SET balance = balance + %d WHERE id = %d; UPDATE tellers SET balance = balance + %d WHERE id = %d;
+			UPDATE branches SET balance = balance + %d; INSERT INTO history VALUES (%d, 0, %d, %d, now()); COMMIT;`, d, a, d, t, d, t, a, d)
+		if n%200 == 199 {
+			p.run(p.source, sql.String(), "VACUUM branches, tellers")
+			sql.Reset()
+		}
+	}
+	return p.messages()
+}
+
+func (p *redoPair) inserts(transactions int) [][]byte {
+	p.t.Helper()
+	var sql strings.Builder
+	for n := range transactions {
+		fmt.Fprintf(&sql, "INSERT INTO items VALUES (%d, 'item number %d', now(), %d.50);", n, n, n%1000)
+		if n%200 == 199 {
+			p.run(p.source, "DO $$ BEGIN "+strings.ReplaceAll(sql.String(), ";", "; COMMIT;")+" END $$")
+			sql.Reset()
+		}
+	}
+	return p.messages()
+}
