@@ -20,11 +20,17 @@ func (b *baseline) dumpSchema(ctx context.Context) (before, after []string, err 
 	if err != nil {
 		return nil, nil, err
 	}
-	if before, err = b.dumpSection(ctx, program, "pre-data"); err != nil {
-		return nil, nil, err
-	}
-	after, err = b.dumpSection(ctx, program, "post-data")
-	return before, after, err
+	sections := [2]string{"pre-data", "post-data"}
+	var statements [2][]string
+	err = b.work(ctx, len(sections), func(ctx context.Context, next <-chan int) (err error) {
+		for i := range next {
+			if statements[i], err = b.dumpSection(ctx, program, sections[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return statements[0], statements[1], err
 }
 
 // dumpSection runs pg_dump for one section. Not --schema-only: that would leave out filling the materialized views.

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // baselineTable is a table with rows of its own: an ordinary one or a partition.
@@ -109,6 +110,10 @@ func lockTables(ctx context.Context, conn *pgx.Conn, tables []baselineTable) err
 			names[i] = "ONLY " + t.name
 		}
 		if _, err := conn.Exec(ctx, "LOCK TABLE "+strings.Join(names, ", ")+" IN ACCESS SHARE MODE"); err != nil {
+			var refused *pgconn.PgError
+			if errors.As(err, &refused) && refused.Code == "53200" {
+				return fmt.Errorf("lock %d tables at once (raise the principal's max_locks_per_transaction): %w", len(tables), err)
+			}
 			return fmt.Errorf("lock tables: %w", err)
 		}
 	}

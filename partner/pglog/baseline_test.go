@@ -121,3 +121,31 @@ func testBaseline(t *testing.T, p *testPair) {
 	require.Positive(t, result.Bytes)
 	require.Positive(t, result.Duration)
 }
+
+// testTypeFormats: text is slower and binary may hold OIDs of the other server.
+func testTypeFormats(t *testing.T, p *testPair) {
+	d := p.fresh(t)
+	script(t, d.a, everything(t))
+	script(t, d.a, `CREATE TABLE plain_types (a integer, b text[], c int4range, d mood, e "select".positive, f span, g jsonb,
+			h int4multirange, i oid, j oidvector, k numeric(5, 2)[]);
+		CREATE TYPE unlike AS RANGE (subtype = citext);
+		CREATE TABLE t_composite (a pair); CREATE TABLE t_array (a pair[]); CREATE TABLE t_enums (a mood[]); CREATE TABLE t_domain (a moods);
+		CREATE TABLE t_reg (a regclass); CREATE TABLE t_regs (a regtype[]); CREATE TABLE t_ext (a citext); CREATE TABLE t_range (a unlike);
+		CREATE TABLE t_row (a parent); CREATE TABLE t_acl (a aclitem)`)
+	conn, err := openBaseline(t.Context(), Secret(d.principal), nil)
+	require.NoError(t, err)
+	defer hangUp(conn)
+	tables, err := readTables(t.Context(), conn)
+	require.NoError(t, err)
+	binary := map[string]bool{}
+	for _, table := range tables {
+		binary[table.name] = table.binary
+	}
+	for name, want := range map[string]bool{"plain_types": true, "big": true, "no_columns": true, "every_type": false,
+		"t_composite": false, "t_array": false, "t_enums": false, "t_domain": false, "t_reg": false, "t_regs": false,
+		"t_ext": false, "t_range": false, "t_row": false, "t_acl": false} {
+		is, has := binary["public."+name]
+		require.True(t, has, name)
+		require.Equal(t, want, is, name)
+	}
+}

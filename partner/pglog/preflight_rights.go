@@ -21,9 +21,11 @@ func (e *examination) rights(cfg PreflightConfig) {
 			('pg_signal_backend', 'cannot end sessions when the database closes')) v(role, why)
 		WHERE NOT pg_has_role(current_user, role, 'USAGE')`)
 	e.ownerRights()
-	e.each(Warning, CodeRights, `SELECT quote_ident(current_user), 'the role is no superuser: publishing all tables, watching '
-			|| 'DDL by event trigger and ending a superuser''s session need one',
-			format('ALTER ROLE %I SUPERUSER', current_user)`)
+	e.each(Fatal, CodeRights, `SELECT 'publication ' || $1::text, 'only a superuser can publish all tables; let one do it once, after '
+			|| 'every table has a replica identity', format('CREATE PUBLICATION %I FOR ALL TABLES', $1::text)
+		WHERE NOT EXISTS (SELECT FROM pg_publication WHERE pubname = $1::text)`, Publication)
+	e.each(Warning, CodeRights, `SELECT quote_ident(current_user), 'the role is no superuser: it cannot end a superuser''s '
+			|| 'session, so the database does not close while there is one', format('ALTER ROLE %I SUPERUSER', current_user)`)
 }
 
 // gateRights are those that safety FULL and the gate need of the server.

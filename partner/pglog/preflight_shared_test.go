@@ -64,6 +64,7 @@ func TestPair(t *testing.T) {
 		{"baseline with matview that fails", testBaselineMatviewThatFails},
 		{"baseline with extensions", testBaselineExtensions},
 		{"baseline shows no secret", testBaselineShowsNoSecret},
+		{"type formats", testTypeFormats},
 		{"drift", testDrift},
 		{"catalog", testCatalogSeesEveryKind},
 		{"compare", testCompare},

@@ -195,6 +195,7 @@ func testPreflightRights(t *testing.T, p *testPair) {
 		`GRANT pg_signal_backend TO "mir ror"`,
 		`GRANT "Own" TO "mir ror"`,
 		`GRANT "Own" TO "mir ror"`,
+		`CREATE PUBLICATION dbmirror FOR ALL TABLES`,
 	}, mends)
 	mend(t, admin, append(fatal, find(findings, CodeRowSecurity, "")...))
 	findings, err = PreflightPrincipal(ctx, conn, PreflightConfig{})

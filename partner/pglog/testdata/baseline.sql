@@ -27,6 +27,7 @@ CREATE TABLE every_type (
 	ia integer[], ta text[][], r int4range, mr int4multirange, sp span, msp span_multirange,
 	ci citext, hs "select".hstore, pr pair, prs pair[], ne nested, mo mood, mos mood[], po "select".positive, cls regclass,
 	tl text COLLATE "C", acl aclitem[]);
+CREATE TABLE U&"new\000aline; DROP TABLE public.empty_table; --\000a\005c! false" (id integer PRIMARY KEY);
 CREATE TABLE no_columns ();
 ALTER TABLE no_columns REPLICA IDENTITY FULL;
 CREATE TABLE only_generated (g integer GENERATED ALWAYS AS (42) STORED);
