@@ -20,6 +20,7 @@ import (
 type ledger struct {
 	t      *testing.T
 	dsn    string
+	pace   chan time.Time // a write for each value; nil: as fast as possible
 	stop   chan struct{}
 	closed context.CancelFunc
 	done   sync.WaitGroup
@@ -41,11 +42,29 @@ func multiHost(a, b *pgtest.Server) string {
 
 const ledgerTable = "CREATE TABLE ledger(seq bigserial PRIMARY KEY, id bigint NOT NULL)"
 
-// load begins to write with some clients.
+// load begins to write with some clients, as fast as they can.
 func (p *pair) load(clients int) *ledger {
+	return p.begin(clients, multiHost(p.pg[mirror.PartnerA], p.pg[mirror.PartnerB]), 0)
+}
+
+// loadAt begins to write at a rate per second.
+func (p *pair) loadAt(clients, rate int) *ledger {
+	return p.begin(clients, multiHost(p.pg[mirror.PartnerA], p.pg[mirror.PartnerB]), rate)
+}
+
+// loadOnly begins to write at one server.
+func (p *pair) loadOnly(clients int, s mirror.Server) *ledger {
+	return p.begin(clients, p.pg[s].DSN("app"), 0)
+}
+
+func (p *pair) begin(clients int, dsn string, rate int) *ledger {
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &ledger{t: p.t, dsn: multiHost(p.pg[mirror.PartnerA], p.pg[mirror.PartnerB]), stop: make(chan struct{}), closed: cancel,
+	l := &ledger{t: p.t, dsn: dsn, stop: make(chan struct{}), closed: cancel,
 		acked: map[int64]int64{}, tried: map[int64]bool{}, last: time.Now(), ackedFrom: make(chan struct{})}
+	if rate > 0 {
+		l.pace = make(chan time.Time)
+		l.done.Go(func() { l.beat(time.Second / time.Duration(rate)) })
+	}
 	for range clients {
 		l.done.Go(func() { l.client(ctx) })
 	}
@@ -69,6 +88,7 @@ func (l *ledger) client(ctx context.Context) {
 			continue
 		}
 		for !l.over() {
+			l.turn()
 			unsure = false
 			id := l.try()
 			var seq int64
@@ -82,6 +102,41 @@ func (l *ledger) client(ctx context.Context) {
 		}
 		conn.Close(ctx)
 	}
+}
+
+// beat lets one client write at each tick; while none is ready the ticks are lost.
+func (l *ledger) beat(every time.Duration) {
+	t := time.NewTicker(every)
+	defer t.Stop()
+	for {
+		select {
+		case now := <-t.C:
+			select {
+			case l.pace <- now:
+			case <-l.stop:
+				return
+			}
+		case <-l.stop:
+			return
+		}
+	}
+}
+
+// turn waits until the next write is due.
+func (l *ledger) turn() {
+	if l.pace != nil {
+		select {
+		case <-l.pace:
+		case <-l.stop:
+		}
+	}
+}
+
+// latest is when the last commit was acknowledged.
+func (l *ledger) latest() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.last
 }
 
 func (l *ledger) over() bool {

@@ -31,6 +31,8 @@ type pair struct {
 	pg      [3]*pgtest.Server
 	timing  host.Timing
 	edit    func(*Config)
+	// witnessSees are addresses at which the witness reaches the partners, where they are not their own.
+	witnessSees [4]string
 
 	mu      sync.Mutex
 	partner [3]*Partner
@@ -116,7 +118,13 @@ func (p *pair) start(s mirror.Server) *Partner {
 
 func (p *pair) startWitness() {
 	p.t.Helper()
-	w, err := newWitness(p.session, filepath.Join(p.dir, "witness"), p.addr, p.timing)
+	addr := p.addr
+	for s, other := range p.witnessSees {
+		if other != "" {
+			addr[s] = other
+		}
+	}
+	w, err := newWitness(p.session, filepath.Join(p.dir, "witness"), addr, p.timing)
 	require.NoError(p.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

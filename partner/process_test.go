@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -227,6 +228,33 @@ func (p *pair) tail() {
 		b, err := os.ReadFile(filepath.Join(p.dir, s.String()+".log"))
 		if err == nil {
 			p.t.Logf("--- %s\n%s", s, b[max(0, len(b)-6000):])
+		}
+	}
+}
+
+// post gives a command to a process.
+func (p *pair) post(s mirror.Server, path string) {
+	p.t.Helper()
+	r, err := http.Post("http://"+p.control[s]+path, "", nil)
+	require.NoError(p.t, err)
+	defer r.Body.Close()
+	text, err := io.ReadAll(r.Body)
+	require.NoError(p.t, err)
+	require.Equal(p.t, http.StatusOK, r.StatusCode, "%s", text)
+}
+
+// awaitSettledAt waits until the session is healed with that principal.
+func (p *pair) awaitSettledAt(s mirror.Server) {
+	p.t.Helper()
+	deadline := time.NewTimer(20 * time.Second)
+	defer deadline.Stop()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for p.settle() != s {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			p.t.Fatalf("%s does not become principal", s)
 		}
 	}
 }

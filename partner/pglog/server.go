@@ -158,10 +158,12 @@ func hangUp(conn *pgx.Conn) {
 }
 
 // Close waits for the calls that run, ends every connection, a probe that still waits included, and returns when all
-// have ended. Call it once, and no method after it.
+// have ended. No other method may be called afterwards.
 func (s *Server) Close() {
 	s.gate <- struct{}{}
+	defer s.gate.give()
 	s.wait.turn <- struct{}{}
+	defer s.wait.give()
 	if p := s.wait.pending; p != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 		p.end(ctx, s.pool)

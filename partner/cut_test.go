@@ -1,0 +1,163 @@
+package partner
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/mirror/host"
+	"github.com/f19126b3/dbmirror/partner/pglog"
+	"github.com/f19126b3/dbmirror/partner/pgtest"
+)
+
+// isolate puts a cable on every link of partner A: its endpoint, its way to the others, and its server as B reaches it.
+func (p *pair) isolate() (sever, mend func()) {
+	in := newCable(p.t, p.addr[mirror.PartnerA])                                              // B and the witness to A's endpoint
+	server := newCable(p.t, fmt.Sprintf("127.0.0.1:%d", p.pg[mirror.PartnerA].Port()))        // B to A's database server
+	back := newCable(p.t, fmt.Sprintf("127.0.0.1:%d", p.pg[mirror.PartnerB].Port()))          // A to B's database server
+	toB, toW := newCable(p.t, p.addr[mirror.PartnerB]), newCable(p.t, p.addr[mirror.Witness]) // A's messages
+	p.edit = func(c *Config) {
+		switch c.Self {
+		case mirror.PartnerA:
+			c.Peer, c.Witness, c.PeerDSN = toB.addr(), toW.addr(), through(back)
+		case mirror.PartnerB:
+			c.Peer, c.PeerDSN = in.addr(), through(server)
+		}
+	}
+	p.witnessSees[mirror.PartnerA] = in.addr()
+	all := []*cable{in, server, back, toB, toW}
+	return func() {
+			for _, c := range all {
+				c.sever()
+			}
+		}, func() {
+			for _, c := range all {
+				c.mend()
+			}
+		}
+}
+
+func through(c *cable) pglog.Secret {
+	return pglog.Secret(fmt.Sprintf("postgres://postgres@%s/app?sslmode=disable", c.addr()))
+}
+
+// TestPrincipalCutOff cuts a principal off from both others while clients still reach it. It stops acknowledging at
+// once and serving within lease plus fence; nothing it acknowledged is missing later, and what it committed without
+// acknowledgement is put aside.
+func TestPrincipalCutOff(t *testing.T) {
+	p := newPair(t)
+	sever, mend := p.isolate()
+	p.exec(mirror.PartnerA, ledgerTable)
+	p.startWitness()
+	p.start(mirror.PartnerB)
+	p.start(mirror.PartnerA)
+	p.awaitSynchronized(mirror.PartnerA)
+
+	clients := p.loadOnly(4, mirror.PartnerA)
+	clients.awaitAck(5 * time.Second)
+	clients.run(300 * time.Millisecond)
+	sever()
+	cut := time.Now()
+	closed := p.await(mirror.PartnerA, "closed", 10*time.Second, func(st Status) bool { return st.Gate == mirror.GateClosed })
+	took := time.Since(cut)
+	require.False(t, closed.Serving)
+	limit := host.Fast().Lease + host.Fast().Fence
+	require.LessOrEqual(t, took, limit, "stops serving within lease and fence")
+	require.WithinDuration(t, cut, clients.latest(), 150*time.Millisecond, "stops acknowledging at once")
+
+	p.await(mirror.PartnerB, "serving", 5*time.Second, func(st Status) bool { return st.Serving && st.Gate == mirror.GateOpen })
+	t.Logf("closed %s after the cut, the other serves %s after it", took.Round(time.Millisecond), time.Since(cut).Round(time.Millisecond))
+	p.exec(mirror.PartnerB, "INSERT INTO ledger(id) VALUES (-1)")
+	clients.tried[-1] = true
+	clients.end()
+
+	mend()
+	p.awaitSynchronized(mirror.PartnerB)
+	p.awaitEqual()
+	clients.check(p.pg[mirror.PartnerA])
+	clients.check(p.pg[mirror.PartnerB])
+	p.exec(mirror.PartnerB, "INSERT INTO ledger(id) VALUES (-2)")
+	p.awaitEqual()
+}
+
+// TestFailoverAtDefaults: with the default timing an automatic failover takes at most 13 seconds from the kill.
+func TestFailoverAtDefaults(t *testing.T) {
+	p := newPair(t)
+	p.timing = host.Timing{}
+	p.exec(mirror.PartnerA, ledgerTable)
+	for s := mirror.PartnerA; s <= mirror.Witness; s++ {
+		p.launch(s)
+	}
+	principal := p.settle()
+	l := p.load(2)
+	l.awaitAck(10 * time.Second)
+	require.NoError(t, p.pg[principal].Kill())
+	p.kill(principal)
+	killed := time.Now()
+	l.awaitAck(20 * time.Second)
+	took := time.Since(killed)
+	l.end()
+	l.check(p.pg[principal.Other()])
+	t.Logf("served again %s after the kill", took.Round(10*time.Millisecond))
+	require.Less(t, took, 13*time.Second)
+}
+
+// TestManualFailoverPause: at 500 commits a second a manual failover stops writes for less than two seconds.
+func TestManualFailoverPause(t *testing.T) {
+	p := newPair(t)
+	p.exec(mirror.PartnerA, ledgerTable)
+	for s := mirror.PartnerA; s <= mirror.Witness; s++ {
+		p.launch(s)
+	}
+	principal := p.settle()
+	l := p.loadAt(4, 500)
+	for range 3 {
+		l.awaitAck(10 * time.Second)
+		l.run(500 * time.Millisecond)
+		l.gap()
+		p.post(principal, "/failover")
+		principal = principal.Other()
+		p.awaitSettledAt(principal)
+		l.awaitAck(5 * time.Second)
+		pause := l.gap()
+		t.Logf("writes paused for %s", pause.Round(time.Millisecond))
+		require.Less(t, pause, 2*time.Second)
+	}
+	l.end()
+	p.awaitEqual()
+	l.check(p.pg[mirror.PartnerA])
+	l.check(p.pg[mirror.PartnerB])
+}
+
+// TestClientsFindThePrincipal: a connection string with both servers and target_session_attrs=read-write leads to the
+// principal, with pgx and with libpq, before and after a change of roles.
+func TestClientsFindThePrincipal(t *testing.T) {
+	p := newPair(t)
+	p.exec(mirror.PartnerA, "CREATE TABLE t(id int PRIMARY KEY)")
+	p.startWitness()
+	p.start(mirror.PartnerB)
+	p.start(mirror.PartnerA)
+	for _, principal := range []mirror.Server{mirror.PartnerA, mirror.PartnerB} {
+		p.awaitSynchronized(principal)
+		dsn := multiHost(p.pg[mirror.PartnerA], p.pg[mirror.PartnerB])
+		want := fmt.Sprint(p.pg[principal].Port())
+		conn, err := pgx.Connect(t.Context(), dsn)
+		require.NoError(t, err)
+		var port string
+		require.NoError(t, conn.QueryRow(t.Context(), "SHOW port").Scan(&port))
+		require.NoError(t, conn.Close(t.Context()))
+		require.Equal(t, want, port, "pgx")
+		install, err := pgtest.Find(t.Context(), nil)
+		require.NoError(t, err)
+		got, err := install.Psql(t.Context(), dsn, "SHOW port")
+		require.NoError(t, err)
+		require.Contains(t, got, want, "psql")
+		if principal == mirror.PartnerA {
+			require.NoError(t, p.partner[mirror.PartnerA].Failover(t.Context()))
+		}
+	}
+}
