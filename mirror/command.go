@@ -109,7 +109,7 @@ func (s *Session) forceService(c Command) error {
 		return s.deny(c, ReasonLease, "the promise to the principal has not run out; ask again in a moment")
 	case r.HasWitness() && !s.linked(Witness):
 		return s.deny(c, ReasonNoWitness, "a witness is set and not connected: bring it back")
-	case s.hard.Dirty:
+	case s.hard.Dirty || s.hard.Aligned == 0:
 		return s.deny(c, ReasonSeeding, "this copy is not whole; it can not serve")
 	case s.claim.How != ElectionNone:
 		return s.deny(c, ReasonBusy, "an election is under way; ask again in a moment")

@@ -14,7 +14,10 @@ type Config struct {
 	Incarnation Incarnation // of the hard state; used when there is none yet
 	Timing      Timing
 	Options     Options
-	Seeded      seeded.Error // zero but in exploration
+	// Clock is where the count of ticks begins: a random number, so that a lease granted to an earlier life of this
+	// server is not taken for one of the present life.
+	Clock  Tick
+	Seeded seeded.Error // zero but in exploration
 }
 
 // Timing is how long things take, in ticks.

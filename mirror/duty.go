@@ -36,10 +36,14 @@ func (s *Session) principalDuty() Duty {
 }
 
 // principalGate: open only when whole, confirmed since the start, and vouched for (I6, I12). A principal that has just
-// started leaves the gate as it finds it until the lease of its former life must have run out.
+// started leaves the gate as it finds it until the lease of its former life must have run out: the restart of a program
+// does not end its database's sessions.
 func (s *Session) principalGate() Gate {
+	undisputed := s.lead() && s.claim.How == ElectionNone
 	switch {
-	case !s.standing && s.lead() && s.claim.How == ElectionNone && (s.cfg.Timing.Lease == 0 || s.keeping()):
+	case undisputed && s.keeping() && !s.whole && !s.won:
+		return GateKeep
+	case undisputed && s.cfg.Timing.Lease == 0 && !s.standing:
 		return GateKeep
 	case !s.standing || s.handover.Active || !s.quorum():
 		return GateClosed

@@ -34,9 +34,13 @@ func (s *Session) advancePrincipal() {
 	}
 }
 
-// mirrorGone says whether commits can not be hardened at the mirror any more.
+// mirrorGone says whether commits can not be hardened at the mirror any more. A principal that has just started gives the
+// mirror as long to be heard as one that was heard before.
 func (s *Session) mirrorGone() bool {
 	m := s.mirror()
+	if s.starting > 0 && s.peers[m].incarnation == 0 {
+		return false
+	}
 	return !s.linked(m) || !s.peers[m].ready && s.peers[m].reason != ReasonNone
 }
 

@@ -39,7 +39,7 @@ func (s *Session) automatic() Reason {
 // fit says why this mirror could not serve now.
 func (s *Session) fit() Reason {
 	switch {
-	case s.hard.Dirty:
+	case s.hard.Dirty || s.hard.Aligned == 0:
 		return ReasonSeeding
 	case s.failed != ReasonNone:
 		return s.failed

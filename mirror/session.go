@@ -20,7 +20,7 @@ type Session struct {
 // core is all that a session knows. It is comparable and can be copied: exploration stores and restores it whole.
 type core struct {
 	hard     HardState
-	now      Tick // since the start; only leases need it
+	now      Tick // counted from Config.Clock; only leases need it
 	starting Tick // ticks until this server may vote: promises given before the restart have then run out
 	peers    [numServers]peer
 	shown    State
@@ -139,7 +139,7 @@ func New(cfg Config, hard HardState) (*Session, error) {
 	}
 	s.core = core{hard: hard, databaseUp: true, reason: ReasonStarting}
 	if cfg.Timing.Lease > 0 {
-		s.starting = cfg.Timing.Timeout
+		s.starting, s.now = cfg.Timing.Timeout, cfg.Clock
 	}
 	for p := PartnerA; p < numServers; p++ {
 		s.peers[p].silent = cfg.Timing.Timeout

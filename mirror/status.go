@@ -127,14 +127,39 @@ func (s *Session) Explain() []Condition {
 		conditions = append(conditions,
 			Condition{"mirror connected", s.linked(m), connected(s.linked(m)), view.silent, "start the mirror's partner, and see that it can be reached"})
 	case RoleMirror:
-		fit := s.fit()
-		conditions = append(conditions,
-			Condition{"principal lost", !s.linked(r.Principal), connected(s.linked(r.Principal)), s.peers[r.Principal].silent, "nothing: the principal is there"},
-			Condition{"principal's server silent", s.streamIdle >= s.cfg.Timing.Timeout, "last heard", s.streamIdle, "nothing: its server is there"},
-			Condition{"promise to the principal run out", s.promise.Left == 0, s.promise.To.String(), 0, "wait"},
-			Condition{"this mirror is fit to serve", fit == ReasonNone, fit.String(), 0, "see the reason"})
+		conditions = append(conditions, s.explainMirror()...)
 	}
 	return conditions
+}
+
+// explainMirror lists what a mirror alone can know: see automatic, which decides by the same facts.
+func (s *Session) explainMirror() []Condition {
+	p := s.hard.Record.Principal
+	principal, there := s.peers[p], s.linked(p)
+	fit, age := s.fit(), s.peers[Witness].silent
+	vouched := !there && s.peers[Witness].sees&(1<<p) != 0
+	return []Condition{
+		{"principal lost", !there || principal.reason == ReasonDatabaseDown, connected(there), principal.silent, "nothing: the principal is there"},
+		{"principal not stopped in order", !principal.left, leaving(principal.left), principal.silent, "start it, or force service"},
+		{"principal's server silent", there || s.streamIdle >= s.cfg.Timing.Timeout, "last heard", s.streamIdle, "nothing: its server is there"},
+		{"witness has lost the principal", !vouched, seen(vouched), age, "nothing: the witness hears the principal"},
+		{"promise to the principal run out", s.promise.Left == 0 && s.starting == 0, s.promise.To.String(), 0, "wait"},
+		{"this mirror is fit to serve", fit == ReasonNone, fit.String(), 0, "see the reason"},
+	}
+}
+
+func leaving(left bool) string {
+	if left {
+		return "stopped in order"
+	}
+	return "not stopped"
+}
+
+func seen(by bool) string {
+	if by {
+		return "the witness hears it"
+	}
+	return "the witness does not hear it"
 }
 
 func suspension(r Record) string {

@@ -10,7 +10,10 @@ func (s *Session) onMessage(ev Event) error {
 		return nil
 	}
 	s.heard(m.From)
-	s.peers[m.From].incarnation = m.Incarnation
+	if p := &s.peers[m.From]; p.incarnation != m.Incarnation {
+		// What was known of its former self says nothing of this one: a mirror with a new disk has hardened nothing.
+		*p = peer{incarnation: m.Incarnation}
+	}
 	if !s.member(m) {
 		s.meet(m)
 		return nil
@@ -226,6 +229,7 @@ func (s *Session) onPing(m Message) {
 		p.reason, p.logEnd = m.Reason, m.End
 	case s.lead() && m.From == s.mirror():
 		p.ready, p.reason = m.Ready, m.Reason
+		p.hardened, p.redone = Position{}, 0 // a mirror that lost log has less than it said before
 		s.noteHardened(m)
 	}
 	pong := Message{Kind: MessagePong, To: m.From, Sees: s.sees()}

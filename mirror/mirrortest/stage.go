@@ -13,6 +13,7 @@ type player struct {
 	self        mirror.Server
 	name        string
 	up          bool
+	lives       mirror.Tick
 	session     *mirror.Session
 	options     mirror.Options
 	disk        mirror.HardState
@@ -61,7 +62,10 @@ func (s *stage) start(p *player) error {
 	if p.up {
 		return fmt.Errorf("%w: %s is up", ErrScript, p.name)
 	}
-	session, err := mirror.New(mirror.Config{Self: p.self, Incarnation: p.incarnation, Timing: s.timing, Options: p.options}, p.disk)
+	p.lives++
+	session, err := mirror.New(mirror.Config{
+		Self: p.self, Incarnation: p.incarnation, Timing: s.timing, Options: p.options, Clock: 1000 * p.lives,
+	}, p.disk)
 	if err != nil {
 		return err
 	}
