@@ -86,7 +86,8 @@ func (w waiting) begin(ctx context.Context) error {
 // checkpoint runs. Walsenders under an older name of this session are ended: they would release commits until they have
 // read the new setting.
 //
-// It returns ErrForeignWalsender when another connection bears the name, and a *WaitListError when the operator's own
+// It returns ErrForeignWalsender when another connection bears the name, ErrNotWaiting when ctx ended while commits still
+// returned, and a *WaitListError when the operator's own
 // standbys cannot be joined with it. After an error commits may be left waiting; WaitNone releases them.
 func (s *Server) WaitMirror(ctx context.Context, name string) (end mirror.LSN, err error) {
 	if err := s.checkWaitName(name); err != nil {
@@ -179,7 +180,7 @@ func (w waiting) proveBlocked(ctx context.Context) error {
 //
 // Before the release commits are made to wait for some milliseconds, because only a commit that waited and then returned
 // shows that the server has read the file, and that it may be written again. When commits cannot be made to wait within
-// five seconds they are released, the file is left without the name, and the error says so.
+// five seconds they are released, the file is left without the name, and the error (ErrNotWaiting) says so.
 func (s *Server) WaitNone(ctx context.Context, persistBlock bool) error {
 	if err := s.wait.take(ctx); err != nil {
 		return fmt.Errorf("release commits: %w", err)
