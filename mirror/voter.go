@@ -121,6 +121,9 @@ func (s *Session) adopt(r Record) {
 	if old.Suspended && !r.Suspended {
 		s.failed, s.asked = ReasonNone, ReasonNone // resumed: the data path tries again
 	}
+	if r.Principal != old.Principal {
+		s.forgoLeases()
+	}
 	if r.Seq > old.Seq {
 		if s.hard.Aligned == old.Seq && old.Principal == r.Principal && old.Established() {
 			s.hard.Aligned = r.Seq // the same log goes on
@@ -142,6 +145,13 @@ func (s *Session) forget() {
 		s.peers[p].hardened, s.peers[p].redone, s.peers[p].logEnd, s.peers[p].ready = Position{}, 0, 0, false
 	}
 	s.logEnd = 0
+}
+
+// forgoLeases: what a voter promised in an earlier reign of this server it may have promised to the other one since.
+func (s *Session) forgoLeases() {
+	for p := range s.peers {
+		s.peers[p].lease = 0
+	}
 }
 
 func (s *Session) onPropose(m Message) {

@@ -21,6 +21,9 @@ func (d *dataPath) mirror(ctx context.Context, duty mirror.Duty) error {
 		if err := d.fence(ctx); err != nil {
 			return fmt.Errorf("close the database: %w", err)
 		}
+		if err := d.removeNames(ctx); err != nil {
+			return err
+		}
 	}
 	if st.Failed != mirror.ReasonNone || st.Record.Suspended && !st.Aligned {
 		d.follow.stopStream()
@@ -48,12 +51,8 @@ func (d *dataPath) mirror(ctx context.Context, duty mirror.Duty) error {
 // leavePrincipal takes back what a principal keeps on its server: its names, so that commits of other databases do not
 // wait for nobody, and its slots, which would keep the log for ever.
 func (d *dataPath) leavePrincipal(ctx context.Context) error {
-	if !d.have.removed {
-		if err := d.server.WaitRemove(ctx); err != nil {
-			return fmt.Errorf("take the session's names out of synchronous_standby_names: %w", err)
-		}
-		d.have.removed = true
-		d.showWaiting("")
+	if err := d.removeNames(ctx); err != nil {
+		return err
 	}
 	if d.have.cleaned {
 		return nil
@@ -62,6 +61,20 @@ func (d *dataPath) leavePrincipal(ctx context.Context) error {
 		return fmt.Errorf("drop the slots of a former reign: %w", err)
 	}
 	d.have.cleaned = true
+	return nil
+}
+
+// removeNames lets commits of this server go on without the session. The mirrored database must be closed or read-only:
+// what a client still waited for here would be acknowledged though no mirror has it.
+func (d *dataPath) removeNames(ctx context.Context) error {
+	if d.have.removed || d.have.gate != mirror.GateClosed && d.have.gate != mirror.GateReadOnly {
+		return nil
+	}
+	if err := d.server.WaitRemove(ctx); err != nil {
+		return fmt.Errorf("take the session's names out of synchronous_standby_names: %w", err)
+	}
+	d.have.removed = true
+	d.showWaiting("")
 	return nil
 }
 

@@ -144,6 +144,12 @@ func (d *dataPath) reign(ctx context.Context, duty mirror.Duty) error {
 
 // begin makes the slot of a new reign and moves the sequences on, while nobody can write.
 func (d *dataPath) begin(ctx context.Context, duty mirror.Duty, row *pglog.Reign) error {
+	if duty.Fork.Seq > 0 {
+		// Also when the program was restarted in the middle of this: nobody may write before the slot exists.
+		if err := d.gate(ctx, mirror.GateClosed, 0); err != nil {
+			return fmt.Errorf("close the database: %w", err)
+		}
+	}
 	identity, err := d.server.Identity(ctx)
 	if err != nil {
 		return err
@@ -185,8 +191,9 @@ func (d *dataPath) drain(ctx context.Context, duty mirror.Duty) error {
 	if err != nil {
 		return fmt.Errorf("write the barrier: %w", err)
 	}
-	d.have.drained = duty.Seq
-	d.report(mirror.Event{Kind: mirror.EventDrained, Seq: duty.Seq, LSN: end})
+	if d.report(mirror.Event{Kind: mirror.EventDrained, Seq: duty.Seq, LSN: end}) {
+		d.have.drained = duty.Seq
+	}
 	return nil
 }
 
