@@ -74,6 +74,7 @@ type Host struct {
 	events  chan request
 	outbox  map[mirror.Server]*outbox
 	status  atomic.Pointer[mirror.Status]
+	hard    atomic.Pointer[mirror.HardState]
 	session *mirror.Session
 	counts  counters
 	stopped chan struct{}
@@ -145,12 +146,16 @@ func newIncarnation() mirror.Incarnation {
 // Status returns what the session showed after its last step.
 func (h *Host) Status() mirror.Status { return *h.status.Load() }
 
+// Hard returns what is on disk.
+func (h *Host) Hard() mirror.HardState { return *h.hard.Load() }
+
 // Tick is how long one tick is.
 func (h *Host) Tick() time.Duration { return h.cfg.Timing.tick() }
 
 func (h *Host) publish() {
-	st := h.session.Status()
+	st, hard := h.session.Status(), h.session.Hard()
 	h.status.Store(&st)
+	h.hard.Store(&hard)
 }
 
 // ErrStopped is returned to whoever asks a host that does not run any more.
