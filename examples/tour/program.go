@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+
+	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/mirror/host"
+	"github.com/f19126b3/dbmirror/mirror/host/endpoint"
+	"github.com/f19126b3/dbmirror/partner"
+	"github.com/f19126b3/dbmirror/partner/pglog"
+	"github.com/f19126b3/dbmirror/witness"
+)
+
+// settings are what a partner's or the witness's process is told, in a file.
+type settings struct {
+	Session      string
+	Self         mirror.Server
+	Dir          string
+	DSN, PeerDSN string    // of a partner
+	Addr         [4]string // of the endpoints, by mirror.Server
+	Operator     string    // where a partner answers its operator
+	Profile      string
+	Credentials  endpoint.Credentials
+}
+
+// hidden is the first argument of a process that is not the tour itself; the second names its settings.
+const hidden = "run-one-server-of-the-session"
+
+// child returns the file with the settings if this process is one of the session's servers.
+func child(args []string) (string, bool) {
+	if len(args) == 3 && args[1] == hidden {
+		return args[2], true
+	}
+	return "", false
+}
+
+// timing is the profile of that name.
+func timing(profile string) (host.Timing, error) {
+	switch profile {
+	case "default":
+		return host.Timing{}, nil
+	case "fast":
+		return host.Fast(), nil
+	}
+	return host.Timing{}, fmt.Errorf("profile %q is neither default nor fast", profile)
+}
+
+// runProgram is a partner or the witness until it is told to stop. It returns the exit status.
+func runProgram(file string) int {
+	logger := slog.New(slog.NewJSONHandler(os.Stdout, &slog.HandlerOptions{ReplaceAttr: inWords}))
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := serve(ctx, file, logger); err != nil {
+		logger.Error("ended", "error", err)
+		return 1
+	}
+	return 0
+}
+
+// inWords writes states, roles and the like as people call them.
+func inWords(_ []string, a slog.Attr) slog.Attr {
+	if s, ok := a.Value.Any().(fmt.Stringer); ok && (a.Value.Kind() == slog.KindAny || a.Value.Kind() == slog.KindDuration) {
+		return slog.String(a.Key, s.String())
+	}
+	return a
+}
+
+func serve(ctx context.Context, file string, logger *slog.Logger) error {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("read settings: %w", err)
+	}
+	var s settings
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return fmt.Errorf("read settings: %w", err)
+	}
+	pace, err := timing(s.Profile)
+	if err != nil {
+		return err
+	}
+	if s.Self == mirror.Witness {
+		return serveWitness(ctx, s, pace, logger)
+	}
+	return servePartner(ctx, s, pace, logger)
+}
+
+func serveWitness(ctx context.Context, s settings, pace host.Timing, logger *slog.Logger) error {
+	w, err := witness.New(witness.Config{
+		Dir: s.Dir, Listen: s.Addr[mirror.Witness], Timing: pace, Logger: logger,
+		Sessions: []witness.Session{{
+			ID: s.Session, PartnerA: s.Addr[mirror.PartnerA], PartnerB: s.Addr[mirror.PartnerB], Credentials: s.Credentials,
+		}},
+	})
+	if err != nil {
+		return err
+	}
+	return w.Run(ctx)
+}
+
+// servePartner runs a partner and, beside it, an address where an operator can look at it and command it.
+func servePartner(ctx context.Context, s settings, pace host.Timing, logger *slog.Logger) error {
+	p, err := partner.New(partner.Config{
+		Session: s.Session, Self: s.Self, Dir: s.Dir,
+		DSN: pglog.Secret(s.DSN), PeerDSN: pglog.Secret(s.PeerDSN),
+		Listen: s.Addr[s.Self], Peer: s.Addr[s.Self.Other()], Witness: s.Addr[mirror.Witness],
+		Credentials: s.Credentials, Establish: s.Self == mirror.PartnerA, Timing: pace, Logger: logger,
+	})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var operator sync.WaitGroup
+	operator.Go(func() {
+		if err := answerOperator(ctx, s.Operator, p); err != nil {
+			cancel(err)
+		}
+	})
+	err = p.Run(ctx)
+	cancel(nil)
+	operator.Wait()
+	return err
+}

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"encoding/json"
+	"strings"
+
+	"github.com/f19126b3/dbmirror/mirror"
+)
+
+// logged is what the tour reads of a line in a process's log.
+type logged struct {
+	Level, Msg, Role, From, To, Reason string
+	Seq                                uint64 `json:"role_seq"`
+	Tables, Rows, Count                int64
+	Exact                              bool
+	File, Error                        string
+}
+
+// heard prints the lines that a visitor wants to see: transitions, and what else changes the database.
+func (s *stage) heard(p mirror.Server, line []byte) {
+	var l logged
+	if json.Unmarshal(line, &l) != nil {
+		return // a crash; the file has it
+	}
+	switch l.Msg {
+	case "role":
+		s.out.note("%-9s  %-9s  role sequence %d (%s)", p, l.Role, l.Seq, l.Reason)
+	case "state":
+		s.out.note("%-9s  %-9s  %s -> %s (%s)", p, l.Role, l.From, l.To, l.Reason)
+	case "database copied":
+		s.out.note("%-9s  copied %d tables with %d rows", p, l.Tables, l.Rows)
+	case "sequences moved on":
+		s.out.note("%-9s  sequences moved past what the former principal handed out: %d (exact: %t)", p, l.Count, l.Exact)
+	case "transactions that the principal never had were saved":
+		s.out.note("%-9s  %d transactions that the new principal never had are saved in %s", p, l.Count, l.File)
+	default:
+		if l.Level == "ERROR" {
+			s.out.note("%-9s  %s", p, strings.TrimSpace(l.Msg+" "+l.Reason+" "+l.Error))
+		}
+	}
+}
