@@ -23,8 +23,8 @@ import (
 // names in pg_catalog only. The one exception is the probe, a commit whose waiting is the proof that commits wait.
 //
 // The methods may be called from several goroutines. Those that change the gate run one after the other, and so do
-// those that change the wait: end the context of one that hangs before the next. A context that ends leaves what was done so far; every method can be called again and
-// then completes the work.
+// those that change the wait: end the context of one that hangs before the next. A context that ends leaves what was
+// done so far; every method can be called again and then completes the work.
 type Server struct {
 	session  string
 	base     *pgx.ConnConfig

@@ -29,8 +29,8 @@ type SlotBlockedError struct {
 
 // SlotBlocker is a transaction that a slot waits for.
 type SlotBlocker struct {
-	PID         int32  // of the session; 0 for a prepared transaction
-	Database    string //
+	PID         int32 // of the session; 0 for a prepared transaction
+	Database    string
 	User        string
 	Application string
 	Prepared    string        // the name of the prepared transaction, or empty
@@ -62,8 +62,9 @@ func checkSlotName(name string) error {
 }
 
 // CreateSlot makes a logical slot of the mirrored database for pgoutput, after the schema and the publication, and returns
-// where it starts: every commit that ends beyond is delivered. It waits for transactions that have written and are open anywhere on the server, for 30
-// seconds at most; then it returns a *SlotBlockedError. While it waits SlotBlockers names them.
+// where it starts: every commit that ends beyond is delivered. It waits for transactions that have written and are open
+// anywhere on the server, for 30 seconds at most; then it returns a *SlotBlockedError. While it waits SlotBlockers names
+// them.
 func (s *Server) CreateSlot(ctx context.Context, name string) (start mirror.LSN, err error) {
 	if err := checkSlotName(name); err != nil {
 		return 0, fmt.Errorf("make slot: %w", err)

@@ -1,0 +1,176 @@
+package pglog
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+)
+
+// Two sessions lose their mirrors at once. Each one's commits wait for the other's mirror as well, until both have
+// released them.
+func TestWaitNoneOfTwoSessions(t *testing.T) {
+	t.Parallel()
+	_, s, dsn := waitServer(t)
+	ctx := adminContext(t)
+	other, err := Dial(ctx, Secret(dsn), "other567")
+	require.NoError(t, err)
+	t.Cleanup(other.Close)
+	_, err = s.WaitMirror(ctx, mirrorA)
+	require.NoError(t, err)
+	_, err = other.WaitMirror(ctx, "dbmirror_other567_1")
+	require.NoError(t, err)
+	first := make(chan error, 1)
+	go func() { first <- s.WaitNone(ctx, true) }()
+	adminEventually(t, "the first has taken its name out", func() bool {
+		st, err := s.Waiting(ctx)
+		require.NoError(t, err)
+		return st.InForce == `FIRST 1 ("dbmirror_other567_1")`
+	})
+	require.Equal(t, 2, probes(t, s), "its commits still wait for the other's mirror")
+	require.NoError(t, other.WaitNone(ctx, true))
+	require.NoError(t, <-first)
+	st, err := s.Waiting(ctx)
+	require.NoError(t, err)
+	require.Empty(t, st.InForce)
+	require.Contains(t, st.Persisted, "dbmirror_abcd1234_restart")
+	require.Contains(t, st.Persisted, "dbmirror_other567_restart")
+}
+
+// A standby that has reported a position beyond the end of the log makes every later commit return at once, whatever
+// name is set. It must not be taken for waiting, and must not keep the principal from going on alone.
+func TestWaitIsNotBelievedAfterAReportBeyondTheEnd(t *testing.T) {
+	t.Parallel()
+	_, s, dsn := waitServer(t)
+	ctx := adminContext(t)
+	_, err := s.CreateSlot(ctx, "slot_a")
+	require.NoError(t, err)
+	m := startMirror(t, s, dsn, "slot_a", mirrorA, false)
+	_, err = s.WaitMirror(ctx, mirrorA)
+	require.NoError(t, err)
+	m.end()
+	m = startMirror(t, s, dsn, "slot_a", mirrorA, false)
+	m.seen.Store(1 << 40)
+	adminEventually(t, "commits do not wait any more", func() bool {
+		return adminValue[bool](t, s, "SELECT flush_lsn > '1/0' FROM pg_stat_replication")
+	})
+	short, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	_, err = s.WaitMirror(short, mirrorA)
+	require.ErrorIs(t, err, ErrNotWaiting)
+	require.ErrorContains(t, err, "restart the server")
+	require.ErrorIs(t, s.WaitNone(ctx, true), ErrNotWaiting, "released, and said")
+	st, err := s.Waiting(ctx)
+	require.NoError(t, err)
+	require.Empty(t, st.Persisted)
+	require.NoError(t, adminCommit(ctx, dsn))
+}
+
+func adminCommit(ctx context.Context, dsn string) error {
+	conn, err := pgx.Connect(ctx, dsn)
+	if err != nil {
+		return err
+	}
+	defer hangUp(conn)
+	_, err = conn.Exec(ctx, "INSERT INTO t (v) VALUES ('x')")
+	return err
+}
+
+// The crash of any session makes the server forget who was waiting: the probe's connection is lost, and what is proven
+// afterwards is proven anew.
+func TestWaitAfterTheCrashOfASession(t *testing.T) {
+	t.Parallel()
+	_, s, dsn := waitServer(t)
+	ctx := adminContext(t)
+	require.NoError(t, s.WaitBlock(ctx))
+	before, err := s.Ping(ctx)
+	require.NoError(t, err)
+	p := s.wait.pending
+	victim, killer := adminClient(t, dsn), adminClient(t, dsn)
+	_, err = killer.Exec(ctx, fmt.Sprintf("COPY (SELECT 1) TO PROGRAM 'kill -9 %d'", victim.PgConn().PID()))
+	t.Logf("the session that brought it about: %v", err)
+	<-p.returned
+	require.Error(t, p.result())
+	adminEventually(t, "the server is back", func() bool {
+		after, err := s.Ping(ctx)
+		return err == nil && !after.CheckpointerStart.Equal(before.CheckpointerStart)
+	})
+	require.NoError(t, s.WaitBlock(ctx))
+	require.Equal(t, 1, probes(t, s))
+	require.NoError(t, s.WaitNone(ctx, false))
+}
+
+// A caller who gives up leaves commits waiting, never returning.
+func TestWaitMirrorGivenUp(t *testing.T) {
+	t.Parallel()
+	_, s, dsn := waitServer(t)
+	ctx := adminContext(t)
+	gone, cancel := context.WithCancel(ctx)
+	cancel()
+	_, err := s.WaitMirror(gone, mirrorA)
+	require.ErrorIs(t, err, context.Canceled)
+	for round := range 10 {
+		short, cancel := context.WithTimeout(ctx, time.Duration(2*round)*time.Millisecond)
+		_, err := s.WaitMirror(short, mirrorA)
+		cancel()
+		st, waitErr := s.Waiting(ctx)
+		require.NoError(t, waitErr)
+		if err == nil {
+			require.Equal(t, mirrorA, st.Name)
+		} else if st.Persisted != "" {
+			require.True(t, st.RestartWaits)
+		}
+		require.NoError(t, s.WaitNone(ctx, false))
+		require.NoError(t, adminCommit(ctx, dsn))
+	}
+}
+
+// A walsender that does not run has not read the new setting: it could release commits when it goes on. Commits do not
+// count as blocked before it has been ended.
+func TestWaitBlockEndsAWalsenderThatDoesNotFollow(t *testing.T) {
+	t.Parallel()
+	_, s, dsn := waitServer(t)
+	ctx := adminContext(t)
+	_, err := s.CreateSlot(ctx, "slot_a")
+	require.NoError(t, err)
+	a := startMirror(t, s, dsn, "slot_a", mirrorA, false)
+	_, err = s.WaitMirror(ctx, mirrorA)
+	require.NoError(t, err)
+	pid := int(a.conn.PID())
+	require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
+	thaw := sync.OnceValue(func() error { return syscall.Kill(pid, syscall.SIGCONT) })
+	defer thaw()
+	short, cancel := context.WithTimeout(ctx, 3*settlePatience)
+	defer cancel()
+	require.ErrorContains(t, s.WaitBlock(short), "end walsenders")
+	require.NoError(t, thaw())
+	require.NoError(t, s.WaitBlock(ctx))
+	require.Zero(t, adminValue[int](t, s, "SELECT count(*) FROM pg_stat_replication WHERE pid = $1", int32(pid)))
+}
+
+// A call that hangs does not keep one with a deadline waiting beyond it.
+func TestWaitTurnEndsWithTheContext(t *testing.T) {
+	t.Parallel()
+	_, s, dsn := waitServer(t)
+	ctx := adminContext(t)
+	adminExec(t, dsn, "ALTER SYSTEM SET synchronous_standby_names = 'absent'", "SELECT pg_reload_conf()")
+	hanging, giveUp := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() { done <- s.WaitNone(hanging, true) }()
+	adminEventually(t, "it waits for the operator's standby", func() bool {
+		st, err := s.Waiting(ctx)
+		require.NoError(t, err)
+		return st.InForce == `FIRST 1 ("absent")` && st.Waiters > 0
+	})
+	short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer cancel()
+	require.ErrorContains(t, s.WaitBlock(short), "call before")
+	giveUp()
+	require.ErrorContains(t, <-done, "another standby")
+	require.NoError(t, s.WaitBlock(ctx))
+}
