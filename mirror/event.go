@@ -24,7 +24,7 @@ const (
 	EventWhole                             // principal: the database is whole for serving in Seq
 	EventDrained                           // principal: no client is left; the end of everything committed is LSN
 	EventAligned                           // mirror: the database now continues the log of Seq
-	EventSeeding                           // mirror: its database is about to be overwritten
+	EventSeeding                           // mirror: its database is about to be overwritten, unless the step is refused
 	EventStreamed                          // mirror: the principal's server was heard
 	EventStreamLost                        // mirror: the principal's server is gone for certain
 	EventDatabaseUp                        // the local database answers

@@ -1,5 +1,7 @@
 package mirror
 
+import "fmt"
+
 // What a mirror does.
 
 func (s *Session) advanceMirror() {
@@ -107,12 +109,14 @@ func (s *Session) onAligned(ev Event) error {
 	return nil
 }
 
-// onSeeding: from here on the database is of no use until it is aligned again.
+// onSeeding: from here on the database is of no use until it is aligned again. It is refused to a server that has become
+// principal meanwhile, or may still: what it has may be the only copy.
 func (s *Session) onSeeding(Event) error {
-	if s.role() == RoleMirror {
-		s.hard.Dirty, s.hard.Aligned = true, 0
-		s.hardened, s.redone = Position{}, 0
+	if s.role() != RoleMirror || s.claim.How != ElectionNone || s.hard.Promised != s.hard.Record.Seq {
+		return fmt.Errorf("seed %w: only a mirror that follows its principal may be overwritten; try again when it does", ErrRefused)
 	}
+	s.hard.Dirty, s.hard.Aligned = true, 0
+	s.hardened, s.redone = Position{}, 0
 	return nil
 }
 

@@ -181,9 +181,9 @@ var handlers = [numEventKinds]func(*Session, Event) error{
 	EventStopping:     (*Session).onStopping,
 }
 
-// Step takes one event and returns what the host must do. An error that wraps ErrRefused means that a command was not
-// allowed and nothing changed; one that wraps ErrInvariant that the session must not be used any more. The Send and
-// Journal slices are the caller's.
+// Step takes one event and returns what the host must do. An error that wraps ErrRefused means that a command, or the
+// seeding of this database, was not allowed and nothing changed; one that wraps ErrInvariant that the session must not be
+// used any more. The Send and Journal slices are the caller's.
 func (s *Session) Step(ev Event) (Effects, error) {
 	if ev.Kind == 0 || ev.Kind >= numEventKinds {
 		return Effects{}, fmt.Errorf("step: unknown event %d", ev.Kind)

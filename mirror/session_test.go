@@ -232,3 +232,28 @@ func drawMirror(t *rapid.T) *Session {
 	}
 	return s
 }
+
+// TestSeedingIsRefused: the database of a server that is principal, or may become it, is not overwritten.
+func TestSeedingIsRefused(t *testing.T) {
+	for name, c := range map[string]struct {
+		role  Role
+		facts func(*Session)
+	}{
+		"principal":         {RolePrincipal, func(*Session) {}},
+		"without a session": {RoleNone, func(*Session) {}},
+		"candidate":         {RoleMirror, func(s *Session) { s.claim = claim{How: ElectionAutomatic, Left: 3} }},
+		"a grant may come":  {RoleMirror, func(s *Session) { s.hard.Promised++ }},
+	} {
+		s := established(t, c.role)
+		c.facts(s)
+		before := s.Snapshot()
+		_, err := s.Step(Event{Kind: EventSeeding})
+		require.ErrorIs(t, err, ErrRefused, name)
+		require.Equal(t, before, s.Snapshot(), name)
+	}
+	s := established(t, RoleMirror)
+	fx, err := s.Step(Event{Kind: EventSeeding})
+	require.NoError(t, err)
+	require.True(t, fx.Saved && fx.State.Dirty)
+	require.Zero(t, fx.State.Aligned)
+}

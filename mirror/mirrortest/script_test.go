@@ -4,6 +4,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -26,9 +27,22 @@ func TestStories(t *testing.T) {
 				require.NoError(t, os.WriteFile(file, []byte(got), 0o644))
 				return
 			}
-			require.Equal(t, string(want), got)
+			differs(t, string(want), got)
 		})
 	}
+}
+
+// differs fails at the first line of a trace that is another one.
+func differs(t *testing.T, want, got string) {
+	had := strings.Split(want, "\n")
+	for i, line := range strings.Split(got, "\n") {
+		if i >= len(had) || had[i] != line {
+			from := max(i-10, 0)
+			t.Fatalf("line %d: the story has\n%s\nand it was\n%s", i+1,
+				strings.Join(had[min(from, len(had)):min(i+3, len(had))], "\n"), line)
+		}
+	}
+	require.Len(t, had, strings.Count(got, "\n")+1)
 }
 
 // TestPlayRefuses: a story that says nothing playable is an error that names its line, never a silent pass.
