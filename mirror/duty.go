@@ -41,7 +41,7 @@ func (s *Session) principalDuty() Duty {
 func (s *Session) principalGate() Gate {
 	undisputed := s.lead() && s.claim.How == ElectionNone
 	switch {
-	case undisputed && s.keeping() && !s.whole && !s.won:
+	case undisputed && s.keeping() && !s.won && !(s.standing && s.whole && s.quorum()):
 		return GateKeep
 	case undisputed && s.cfg.Timing.Lease == 0 && !s.standing:
 		return GateKeep
@@ -55,8 +55,15 @@ func (s *Session) principalGate() Gate {
 	return GateOpen
 }
 
-// keeping says whether this server started so recently that a lease of its former life may still be alive.
+// keeping says whether this principal started so recently that a lease of its former life may still be alive. Without
+// leases, as in exploration, it does not close before it has been confirmed once.
 func (s *Session) keeping() bool {
+	if !s.lead() || s.claim.How != ElectionNone || s.handover.Active || s.won {
+		return false
+	}
+	if s.cfg.Timing.Lease == 0 {
+		return !s.standing
+	}
 	return s.starting > s.cfg.Timing.Timeout-s.cfg.Timing.Lease
 }
 
