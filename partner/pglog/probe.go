@@ -163,6 +163,20 @@ func (s *Server) proveReturned(ctx context.Context) error {
 	})
 }
 
+// endProbe ends the probe that is still waiting. A new slot would wait for its transaction, and without the slot there
+// is no mirror to release it. That commits wait stays proven: nothing but the setting decides that.
+func (s *Server) endProbe(ctx context.Context) error {
+	if err := s.wait.take(ctx); err != nil {
+		return fmt.Errorf("end probe: %w", err)
+	}
+	defer s.wait.give()
+	if p := s.wait.pending; p != nil {
+		p.end(ctx, s.pool)
+		s.wait.pending = nil
+	}
+	return nil
+}
+
 // endStaleProbes ends the probes that a program of this session left waiting when it was killed.
 func (s *Server) endStaleProbes(ctx context.Context) error {
 	var own uint32

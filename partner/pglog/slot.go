@@ -69,6 +69,9 @@ func (s *Server) CreateSlot(ctx context.Context, name string) (start mirror.LSN,
 	if err := checkSlotName(name); err != nil {
 		return 0, fmt.Errorf("make slot: %w", err)
 	}
+	if err := s.endProbe(ctx); err != nil {
+		return 0, fmt.Errorf("make slot %s: %w", name, err)
+	}
 	conn, err := s.connect(ctx, s.database, "slot", map[string]string{"statement_timeout": "0", "lock_timeout": "0"})
 	if err != nil {
 		return 0, fmt.Errorf("make slot %s: %w", name, err)
@@ -97,6 +100,9 @@ type SlotSnapshot struct {
 func (s *Server) CreateSlotWithSnapshot(ctx context.Context, name string) (*SlotSnapshot, error) {
 	if err := checkSlotName(name); err != nil {
 		return nil, fmt.Errorf("make slot: %w", err)
+	}
+	if err := s.endProbe(ctx); err != nil {
+		return nil, fmt.Errorf("make slot %s: %w", name, err)
 	}
 	cfg := s.connConfig(s.database, "slot", map[string]string{"replication": "database", "statement_timeout": "0",
 		"lock_timeout": "0", "idle_in_transaction_session_timeout": "0"})

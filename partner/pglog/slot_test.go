@@ -59,6 +59,32 @@ func TestSlot(t *testing.T) {
 	})
 }
 
+// A new principal makes commits wait for a mirror that cannot come before its slot exists: the commit that proves the
+// waiting must not hold up the slot.
+func TestSlotIsNotHeldUpByOurProbe(t *testing.T) {
+	t.Parallel()
+	_, s, dsn := waitServer(t)
+	ctx := adminContext(t)
+	_, err := s.WaitMirror(ctx, mirrorA)
+	require.NoError(t, err)
+	require.Equal(t, 1, probes(t, s))
+	_, err = s.CreateSlot(ctx, "s1")
+	require.NoError(t, err)
+	require.Zero(t, probes(t, s))
+	_, err = s.WaitMirror(ctx, mirrorB)
+	require.NoError(t, err)
+	snap, err := s.CreateSlotWithSnapshot(ctx, "s2")
+	require.NoError(t, err)
+	snap.Close()
+
+	w := startWriters(t, dsn, 1)
+	adminEventually(t, "commits wait all the same", func() bool { return w.allWait(t, s) })
+	require.Empty(t, w.acked())
+	require.NoError(t, s.WaitNone(ctx, false))
+	w.stop()
+	w.done.Wait()
+}
+
 func TestSlotWithSnapshot(t *testing.T) {
 	t.Parallel()
 	srv, s := adminServer(t, nil)
