@@ -126,7 +126,10 @@ func (d *dataPath) seed(ctx context.Context, reign pglog.Reign, duty mirror.Duty
 	if err != nil {
 		return err
 	}
-	if err := d.preflightPair(ctx, replace); err != nil {
+	if err := d.preflightPair(ctx, st); err != nil {
+		if reasonOf(err) == mirror.ReasonNone {
+			return err
+		}
 		d.failed(err)
 		return nil
 	}

@@ -114,21 +114,24 @@ func (p *Partner) command(ctx context.Context, c mirror.Command) error {
 
 // establish asks until the session exists. Both others must have been started.
 func (p *Partner) establish(ctx context.Context) {
-	tick := time.NewTicker(500 * time.Millisecond)
+	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		st := p.host.Status()
 		if st.Role != mirror.RoleNone || st.Removed {
+			p.data.trouble(tryEstablish, nil)
 			return
 		}
 		c := mirror.Command{Kind: mirror.CommandEstablish, Safety: p.cfg.Safety, Incarnation: st.Peers[mirror.Witness].Newcomer}
-		if p.cfg.Witness == "" || c.Incarnation != 0 {
-			err := p.command(ctx, c)
-			if err == nil {
-				return
-			}
-			p.data.trouble("establish the session", err)
+		err := p.mayEstablish()
+		switch {
+		case err != nil:
+		case p.cfg.Witness != "" && c.Incarnation == 0:
+			err = errors.New("the witness has not been heard: start it, or leave Config.Witness empty for a session without one")
+		default:
+			err = p.command(ctx, c)
 		}
+		p.data.trouble(tryEstablish, err)
 		select {
 		case <-ctx.Done():
 			return

@@ -19,6 +19,7 @@ type dataPath struct {
 	report func(mirror.Event) bool
 	follow *follow
 	have   proven // owned by the working goroutine
+	blamed bool   // the session was last seen failed; owned by the working goroutine
 
 	mu struct {
 		sync.Mutex
@@ -26,6 +27,9 @@ type dataPath struct {
 		changed  chan struct{} // closed when the wish changes
 		shown    shown
 		findings []pglog.Finding
+		place    place // this side's database, and the one that PeerDSN leads to, as last seen
+		reached  place
+		ready    bool          // nothing that was found is against making the session
 		peer     *pglog.Server // the other side's server; nil until it was reached
 	}
 }
@@ -33,6 +37,7 @@ type dataPath struct {
 // proven is what the database was last shown to be. It is void when the server has restarted.
 type proven struct {
 	checkpointer time.Time
+	ours         bool // it is this session's database
 	gate         mirror.Gate
 	wait         mirror.Wait // WaitNone: ours are out of the setting or never in force
 	waitSeq      mirror.RoleSeq
@@ -49,11 +54,12 @@ type shown struct {
 	gate     mirror.Gate
 	waiting  string
 	retained int64
-	trouble  string
+	trouble  map[string]trouble // by what was tried
 }
 
 func newDataPath(p *Partner) *dataPath {
 	d := &dataPath{p: p}
+	d.mu.shown.trouble = map[string]trouble{}
 	d.mu.changed = make(chan struct{})
 	d.follow = newFollow(d)
 	return d
@@ -112,7 +118,7 @@ func (d *dataPath) run(ctx context.Context) {
 		interrupted := step.Err() != nil
 		cancel()
 		if !interrupted {
-			d.trouble("", err)
+			d.trouble(tryDuty, err)
 		}
 		select {
 		case <-ctx.Done():
@@ -133,7 +139,7 @@ func (d *dataPath) close() {
 
 // reconcile takes the database one look further towards the wish.
 func (d *dataPath) reconcile(ctx context.Context, wish mirror.Duty) error {
-	alive, err := d.check(ctx)
+	alive, err := d.check(ctx, wish.Role)
 	if err != nil || !alive {
 		return err
 	}
@@ -150,7 +156,7 @@ func (d *dataPath) reconcile(ctx context.Context, wish mirror.Duty) error {
 
 // check sees whether the local server answers, and whether it has restarted: what was proven before is then void, for
 // commits that waited have become visible and settings are those of the file.
-func (d *dataPath) check(ctx context.Context) (bool, error) {
+func (d *dataPath) check(ctx context.Context, role mirror.Role) (bool, error) {
 	pinging, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	health, err := d.server.Ping(pinging)
@@ -163,9 +169,32 @@ func (d *dataPath) check(ctx context.Context) (bool, error) {
 	if health.CheckpointerStart != d.have.checkpointer {
 		d.have = proven{checkpointer: health.CheckpointerStart}
 	}
+	if err := d.recognize(ctx, role); err != nil {
+		return false, err
+	}
 	d.report(mirror.Event{Kind: mirror.EventDatabaseUp})
 	d.report(mirror.Event{Kind: mirror.EventEnded, LSN: health.Flushed})
 	return true, nil
+}
+
+// recognize makes sure, after each start of the server, that it is the session's database that answers. Another one
+// counts as a database that is down: nothing is changed in it.
+func (d *dataPath) recognize(ctx context.Context, role mirror.Role) error {
+	if d.have.ours || role == mirror.RoleNone {
+		return nil
+	}
+	id, err := d.server.Identity(ctx)
+	if err != nil {
+		return err
+	}
+	err = d.p.belong(id)
+	if errors.Is(err, errOtherDatabase) {
+		d.report(mirror.Event{Kind: mirror.EventDatabaseDown})
+		return err
+	}
+	d.trouble(tryBelong, err)
+	d.have.ours = err == nil
+	return nil
 }
 
 // gate moves the gate if it is not known to be there.
@@ -227,24 +256,6 @@ func (d *dataPath) awaitFence(limit time.Duration) {
 	}
 }
 
-// trouble notes what did not work; nil ends it. It is logged once as long as it stays the same.
-func (d *dataPath) trouble(what string, err error) {
-	text := ""
-	if err != nil && !errors.Is(err, context.Canceled) {
-		text = err.Error()
-		if what != "" {
-			text = what + ": " + text
-		}
-	}
-	d.mu.Lock()
-	changed := d.mu.shown.trouble != text
-	d.mu.shown.trouble = text
-	d.mu.Unlock()
-	if changed && text != "" {
-		d.p.cfg.Logger.Warn("data path in trouble", "trouble", text)
-	}
-}
-
 // peer is the administrative access to the other side's server.
 func (d *dataPath) peer(ctx context.Context) (*pglog.Server, error) {
 	d.mu.Lock()
@@ -301,7 +312,7 @@ func (d *dataPath) showRetained(bytes int64) {
 // show adds to a status what the data path knows.
 func (d *dataPath) show(st *Status) {
 	d.mu.Lock()
-	st.Gate, st.Waiting, st.Retained, st.Trouble = d.mu.shown.gate, d.mu.shown.waiting, d.mu.shown.retained, d.mu.shown.trouble
+	st.Gate, st.Waiting, st.Retained = d.mu.shown.gate, d.mu.shown.waiting, d.mu.shown.retained
 	st.Findings = d.mu.findings
 	d.mu.Unlock()
 	st.Stream, st.Redo = d.follow.status()

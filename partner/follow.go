@@ -78,6 +78,7 @@ func (f *follow) stopStream() {
 	f.mu.stream = nil
 	f.mu.Unlock()
 	t.stop() // without the lock: what ends may need it
+	f.d.trouble(tryFollow, nil)
 }
 
 func (f *follow) stopRedo() {
@@ -115,9 +116,15 @@ func (f *follow) startRedo() error {
 	}
 	f.mu.redoer = r
 	f.mu.redo = startTask(func(ctx context.Context) {
-		if err := r.Run(ctx, f.d.p.queue); err != nil && ctx.Err() == nil {
-			f.d.failed(fmt.Errorf("redo: %w", err))
+		err := r.Run(ctx, f.d.p.queue)
+		if ctx.Err() != nil {
+			err = nil
 		}
+		if reasonOf(err) != mirror.ReasonNone {
+			f.d.failed(fmt.Errorf("redo: %w", err))
+			err = nil
+		}
+		f.d.trouble(tryRedo, err) // whatever else it is, it is tried again
 	})
 	return nil
 }
@@ -215,7 +222,7 @@ func (f *follow) broke(err error) {
 		f.d.failed(err)
 		return
 	}
-	f.d.trouble("follow the principal", err)
+	f.d.trouble(tryFollow, err)
 	f.lost()
 }
 
@@ -257,6 +264,7 @@ func (f *follow) announce(ctx context.Context, log *hardening, reader *pglog.Str
 		}
 		if last := reader.Status().LastByte; last.After(heard) {
 			heard = last
+			f.d.trouble(tryFollow, nil)
 			f.d.report(mirror.Event{Kind: mirror.EventStreamed})
 		}
 		f.announceRedo()
@@ -291,11 +299,12 @@ func (f *follow) sample(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
-		if err := f.sampleSequences(ctx); err != nil && ctx.Err() == nil {
-			f.d.trouble("sample the principal's sequences", err)
+		if err := f.sampleSequences(ctx); ctx.Err() == nil {
+			f.d.trouble(trySample, err)
 		}
 		select {
 		case <-ctx.Done():
+			f.d.trouble(trySample, nil)
 			return
 		case <-tick.C:
 		}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/f19126b3/dbmirror/mirror"
 	"github.com/f19126b3/dbmirror/partner/pglog"
 	"github.com/f19126b3/dbmirror/partner/redo"
@@ -25,6 +27,7 @@ func (d *dataPath) mirror(ctx context.Context, duty mirror.Duty) error {
 			return err
 		}
 	}
+	d.forgive(st)
 	if st.Failed != mirror.ReasonNone || st.Record.Suspended && !st.Aligned {
 		d.follow.stopStream()
 		return nil
@@ -78,12 +81,20 @@ func (d *dataPath) removeNames(ctx context.Context) error {
 	return nil
 }
 
+// forgive takes the failure out of the status when the session has: it was resumed, or the role changed.
+func (d *dataPath) forgive(st mirror.Status) {
+	if d.blamed && st.Failed == mirror.ReasonNone {
+		d.trouble(tryMirroring, nil)
+	}
+	d.blamed = st.Failed != mirror.ReasonNone
+}
+
 // failed tells the session that the data path cannot go on, and why.
 func (d *dataPath) failed(err error) {
 	reason := reasonOf(err)
-	d.trouble("", err)
-	d.p.cfg.Logger.Error("mirroring cannot go on", "reason", reason, "error", err)
-	d.p.journal.note(line{Kind: "failed", Reason: reason.String(), Note: err.Error()})
+	if d.trouble(tryMirroring, err) {
+		d.p.journal.note(line{Kind: "failed", Reason: reason.String(), Note: err.Error()})
+	}
 	d.report(mirror.Event{Kind: mirror.EventFailed, Reason: reason})
 }
 
@@ -94,6 +105,7 @@ func reasonOf(err error) mirror.Reason {
 	var damage *redo.CorruptError
 	var sync *redo.SyncError
 	var preflight *pglog.PreflightError
+	var server *pgconn.PgError
 	switch {
 	case errors.As(err, &gap):
 		switch gap.Why {
@@ -105,7 +117,9 @@ func reasonOf(err error) mirror.Reason {
 		return mirror.ReasonRedoError
 	case errors.As(err, &damage), errors.As(err, &sync):
 		return mirror.ReasonLogDamaged
-	case errors.Is(err, redo.ErrNoSpace):
+	case errors.Is(err, pglog.ErrNoProgress), errors.Is(err, errOtherDatabase):
+		return mirror.ReasonIdentity
+	case errors.Is(err, redo.ErrNoSpace), errors.As(err, &server) && server.Code == "53100":
 		return mirror.ReasonDiskFull
 	case errors.As(err, &preflight), errors.Is(err, pglog.ErrMirrorNotEmpty):
 		return mirror.ReasonPreflight

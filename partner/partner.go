@@ -29,10 +29,12 @@ type Partner struct {
 	queue    *redo.Queue
 	data     *dataPath
 	journal  *journal
+	notes    notes
 }
 
-// New makes a partner: it checks the configuration and opens what is on disk. It connects to nothing. Run must be
-// called, and closes what New opened. Every error names the cause and the mend.
+// New makes a partner: it checks the configuration and opens what is on disk. It connects to nothing, except
+// that it tells the other partner, if that can be reached, why what is on disk cannot be used. Run must be called, and
+// closes what New opened. Every error names the cause and the mend.
 func New(cfg Config) (*Partner, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -43,7 +45,13 @@ func New(cfg Config) (*Partner, error) {
 		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	p := &Partner{cfg: cfg, id: id, clients: map[mirror.Server]*endpoint.Client{}}
+	p.notes.news = make(chan struct{}, 1)
+	if err := p.openEndpoint(); err != nil {
+		p.close()
+		return nil, err
+	}
 	if err := p.open(); err != nil {
+		p.farewell(err)
 		p.close()
 		return nil, err
 	}
@@ -52,7 +60,7 @@ func New(cfg Config) (*Partner, error) {
 
 func (p *Partner) open() error {
 	if err := os.MkdirAll(p.cfg.Dir, 0o700); err != nil {
-		return fmt.Errorf("make directory: %w", err)
+		return fmt.Errorf("make directory: %w; let the user that runs this program make it, or choose another Dir", err)
 	}
 	var err error
 	if p.state, err = statefile.Open(filepath.Join(p.cfg.Dir, "state"), p.id); err != nil {
@@ -61,10 +69,7 @@ func (p *Partner) open() error {
 	if p.journal, err = openJournal(filepath.Join(p.cfg.Dir, "journal.jsonl")); err != nil {
 		return err
 	}
-	if err := p.openQueue(); err != nil {
-		return err
-	}
-	if err := p.openEndpoint(); err != nil {
+	if err := p.openLog(); err != nil {
 		return err
 	}
 	p.data = newDataPath(p)
@@ -78,22 +83,8 @@ func (p *Partner) open() error {
 	}
 	p.data.report = p.host.Tell
 	return p.endpoint.Register(endpoint.SessionConfig{
-		Self: p.identity(p.cfg.Self), Credentials: p.cfg.Credentials, Allow: host.Allow(p.cfg.Self), Handler: p.host.Receive,
+		Self: p.identity(p.cfg.Self), Credentials: p.cfg.Credentials, Allow: p.allow(), Handler: p.receive,
 	})
-}
-
-// openQueue opens the hardened log. A damaged one is set aside: what it held has to be copied anew, which the session
-// decides when it finds that its log is gone.
-func (p *Partner) openQueue() error {
-	cfg := redo.Config{Dir: filepath.Join(p.cfg.Dir, "log"), MaxBytes: p.cfg.Limits.RedoQueue}
-	copy(cfg.Identity[:], p.id[:])
-	cfg.Identity[31] = byte(p.cfg.Self)
-	var err error
-	p.queue, err = redo.Open(cfg)
-	if err != nil {
-		return fmt.Errorf("open hardened log: %w", err)
-	}
-	return nil
 }
 
 func (p *Partner) openEndpoint() error {
@@ -145,16 +136,42 @@ func (p *Partner) Handler() http.Handler { return p.endpoint }
 // a principal's commits wait for the mirror as before. Run may be called once.
 func (p *Partner) Run(ctx context.Context) error {
 	defer p.close()
+	err := p.run(ctx)
+	if err != nil && ctx.Err() == nil {
+		p.farewell(err)
+	}
+	return err
+}
+
+func (p *Partner) run(ctx context.Context) error {
 	admin, err := pglog.Dial(ctx, p.cfg.DSN, p.short())
 	if err != nil {
 		return fmt.Errorf("connect to the local database: %w", err)
 	}
 	defer admin.Close()
 	p.data.server = admin
+	if err := p.enter(ctx); err != nil {
+		return err
+	}
 	if err := p.preflight(ctx); err != nil {
 		return err
 	}
+	if err := p.checkLog(ctx); err != nil {
+		return err
+	}
 	return p.runAll(ctx)
+}
+
+// enter makes sure that the database is this partner's, before anything is done to it.
+func (p *Partner) enter(ctx context.Context) error {
+	if p.host.Status().Role == mirror.RoleNone {
+		return p.forgetPlace()
+	}
+	id, err := p.data.server.Identity(ctx)
+	if err != nil {
+		return err
+	}
+	return p.belong(id)
 }
 
 // short is the part of the session that is in the names on the server.
@@ -176,6 +193,8 @@ func (p *Partner) runAll(ctx context.Context) error {
 		})
 	}
 	dataDone.Go(func() { p.data.run(dataCtx) })
+	dataDone.Go(func() { p.exchange(dataCtx) })
+	dataDone.Go(func() { p.survey(dataCtx) })
 	if p.cfg.Establish {
 		dataDone.Go(func() { p.establish(ctx) })
 	}
@@ -204,16 +223,19 @@ type Status struct {
 	Waiting  string      // the name that commits wait for, as last set; empty: none
 	Stream   pglog.StreamStatus
 	Redo     pglog.Progress
-	Queue    int64 // bytes hardened and not redone
-	Retained int64 // bytes of log that the principal keeps for the mirror
-	Findings []pglog.Finding
-	Trouble  string // what the data path last failed at; empty: nothing
+	Queue    int64           // bytes hardened and not redone
+	Retained int64           // bytes of log that the principal keeps for the mirror
+	Findings []pglog.Finding // of either partner
+	Trouble  string          // what either partner fails at, and why; empty: nothing
+	Links    [4]string       // by server: why the latest message to it was not delivered; empty: it was
 }
 
 // Status returns the present status. It does not block.
 func (p *Partner) Status() Status {
 	st := Status{Status: p.host.Status(), Tick: p.host.Tick(), Session: p.id.String(), Queue: p.queue.Bytes()}
 	p.data.show(&st)
+	st.Trouble = p.data.troubles(true)
+	p.showPeers(&st)
 	return st
 }
 

@@ -100,6 +100,10 @@ func (d *dataPath) promote(ctx context.Context, duty mirror.Duty) error {
 		if err := d.follow.finish(ctx); err != nil {
 			return fmt.Errorf("redo what is hardened: %w", err)
 		}
+		d.trouble(tryMirroring, nil)
+		if err := d.complete(ctx, duty); err != nil {
+			return err
+		}
 		if err := d.reign(ctx, duty); err != nil {
 			return err
 		}

@@ -152,6 +152,17 @@ func (h *Host) Hard() mirror.HardState { return *h.hard.Load() }
 // Tick is how long one tick is.
 func (h *Host) Tick() time.Duration { return h.cfg.Timing.tick() }
 
+// Timing is how long the session's timeouts are, with the defaults filled in.
+func (h *Host) Timing() Timing { return h.cfg.Timing }
+
+// LinkTrouble says why the latest message to another server was not delivered; empty: it was, or there was none.
+func (h *Host) LinkTrouble(peer mirror.Server) string {
+	if o, ok := h.outbox[peer]; ok {
+		return o.trouble()
+	}
+	return ""
+}
+
 func (h *Host) publish() {
 	st, hard := h.session.Status(), h.session.Hard()
 	h.status.Store(&st)

@@ -23,6 +23,7 @@ type outbox struct {
 		sync.Mutex
 		queue   []mirror.Message
 		closing bool
+		failure string // of the latest message
 	}
 }
 
@@ -74,6 +75,21 @@ func (o *outbox) outdatedLocked(m mirror.Message) bool {
 	return false
 }
 
+func (o *outbox) note(err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.mu.failure = ""
+	if err != nil {
+		o.mu.failure = err.Error()
+	}
+}
+
+func (o *outbox) trouble() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.mu.failure
+}
+
 // drain lets what is queued leave, for at most so long.
 func (o *outbox) drain(wait time.Duration) {
 	o.mu.Lock()
@@ -118,6 +134,9 @@ const refusals = 3
 // send sends one message and returns how often in a row nobody was listening.
 func (o *outbox) send(ctx context.Context, m mirror.Message, refused int) int {
 	_, err := o.client.Send(ctx, endpoint.Kind(m.Kind.String()), m.Append(nil))
+	if ctx.Err() == nil {
+		o.note(err)
+	}
 	var nobody *endpoint.RefusedError
 	switch {
 	case err == nil:

@@ -1,0 +1,79 @@
+package partner
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/f19126b3/dbmirror/partner/pglog"
+)
+
+// errOtherDatabase is wrapped by errors about a connection string that leads to a database which is not the session's.
+var errOtherDatabase = errors.New("another database")
+
+// placeFile is its name in Config.Dir.
+const placeFile = "database.json"
+
+// place is which database a partner belongs to. It is kept beside the state, because a connection string that was
+// mistaken would otherwise make a principal of an empty database.
+type place struct {
+	SystemID uint64 `json:"system_id,string"`
+	OID      uint32 `json:"oid"`
+	Database string `json:"database"`
+}
+
+func placeOf(id pglog.Identity) place { return place{id.SystemID, id.OID, id.Database} }
+
+func (a place) String() string {
+	return fmt.Sprintf("database %s (OID %d) of the server with system identifier %d", a.Database, a.OID, a.SystemID)
+}
+
+// same says whether both are one database; its name may have changed.
+func (a place) same(b place) bool { return a.SystemID == b.SystemID && a.OID == b.OID }
+
+// belong makes sure that the database is the one that this partner had when its session was made.
+func (p *Partner) belong(id pglog.Identity) error {
+	path := filepath.Join(p.cfg.Dir, placeFile)
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return writePlace(path, placeOf(id))
+	}
+	if err != nil {
+		return fmt.Errorf("read which database this partner belongs to: %w", err)
+	}
+	var own place
+	if err := json.Unmarshal(raw, &own); err != nil {
+		return fmt.Errorf("read which database this partner belongs to: %s is damaged: %w; remove it if the DSN is right", path, err)
+	}
+	if now := placeOf(id); !own.same(now) {
+		return fmt.Errorf("%w: DSN leads to %s, this partner's is %s: correct DSN, or if the database was made anew, remove %s and reseed",
+			errOtherDatabase, now, own, path)
+	}
+	return nil
+}
+
+// writePlace writes beside and renames, so that the file is there whole or not at all.
+func writePlace(path string, of place) error {
+	b, err := json.Marshal(of)
+	if err == nil {
+		err = os.WriteFile(path+".new", append(b, '\n'), 0o600)
+	}
+	if err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
+		return fmt.Errorf("write which database this partner belongs to: %w; make room in Dir and let this user write there", err)
+	}
+	return nil
+}
+
+// forgetPlace lets a partner without a session take any database.
+func (p *Partner) forgetPlace() error {
+	if err := os.Remove(filepath.Join(p.cfg.Dir, placeFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("forget which database this partner belonged to: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,101 @@
+package partner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/partner/pglog"
+)
+
+// surveyEvery is how often both servers are looked at while something is against mirroring.
+const surveyEvery = 2 * time.Second
+
+// survey looks at both servers for as long as there is no session, or a requirement of it is not met: so each partner
+// shows by itself what is wrong at either side, also where the other partner's program has ended for it.
+func (p *Partner) survey(ctx context.Context) {
+	tick := time.NewTicker(surveyEvery)
+	defer tick.Stop()
+	due := true
+	for {
+		st := p.host.Status()
+		wanted := st.Role == mirror.RoleNone && !st.Removed || st.Record.Suspended && st.Record.Why == mirror.ReasonPreflight
+		if wanted || due {
+			due = wanted // once more when it is over
+			p.look(ctx, st)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-p.notes.news:
+		}
+	}
+}
+
+// look takes one look at both servers.
+func (p *Partner) look(ctx context.Context, st mirror.Status) {
+	principal := st.Record.Principal
+	if st.Role == mirror.RoleNone {
+		principal = p.cfg.Self
+		if !p.cfg.Establish {
+			principal = p.cfg.Self.Other()
+		}
+	}
+	findings, err := p.data.examine(ctx, principal, st)
+	if ctx.Err() != nil {
+		return
+	}
+	if err == nil {
+		err = p.contradiction()
+	}
+	p.data.trouble(trySurvey, err)
+	p.data.mu.Lock()
+	defer p.data.mu.Unlock()
+	p.data.mu.findings = findings
+	p.data.mu.ready = err == nil && pglog.Refuse(findings) == nil
+}
+
+// contradiction says where the two partners are set up for different sessions.
+func (p *Partner) contradiction() error {
+	theirs, fresh := p.peerNote()
+	p.data.mu.Lock()
+	reached, own := p.data.mu.reached, p.data.mu.place
+	p.data.mu.Unlock()
+	other := p.cfg.Self.Other()
+	switch {
+	case !fresh || theirs.Stopped || theirs.Database == place{}:
+		return fmt.Errorf("%w: %s has not said which database it has: start it, and see that it can be reached", errWaiting, other)
+	case theirs.Timing != p.host.Timing():
+		return fmt.Errorf("%s has other timeouts (%+v) than this partner (%+v): set the same Timing on all three servers", other, theirs.Timing, p.host.Timing())
+	case theirs.Establish && p.cfg.Establish:
+		return errors.New("both partners are told to make the session: set Establish on the one that is to be principal only")
+	case reached != place{} && !reached.same(theirs.Database):
+		return fmt.Errorf("PeerDSN leads to %s, %s has %s: correct PeerDSN here, or DSN there", reached, other, theirs.Database)
+	case own.same(theirs.Database):
+		return fmt.Errorf("both partners have the same database, %s: correct DSN here or there", own)
+	}
+	return nil
+}
+
+// mayEstablish says what is against making the session; nil: nothing, at either partner.
+func (p *Partner) mayEstablish() error {
+	p.data.mu.Lock()
+	ready, findings := p.data.mu.ready, p.data.mu.findings
+	p.data.mu.Unlock()
+	if err := pglog.Refuse(findings); err != nil {
+		return err
+	}
+	if err := p.contradiction(); err != nil {
+		return err
+	}
+	if !ready {
+		return fmt.Errorf("%w: this partner has not yet found both servers in order", errWaiting)
+	}
+	if theirs, _ := p.peerNote(); !theirs.Ready {
+		return fmt.Errorf("%w: %s has not yet found both servers in order", errWaiting, p.cfg.Self.Other())
+	}
+	return nil
+}
