@@ -58,6 +58,17 @@ func TestAutomaticFailoverOverTheNetwork(t *testing.T) {
 	require.NoError(t, report.Err)
 	require.NotZero(t, report.Endpoint.MessagesReceived)
 	require.NotZero(t, report.Tick)
+
+	shown := w.Metrics()[0]
+	require.Equal(t, s.id, shown.Session)
+	require.NotZero(t, shown.Extra.LastTransition)
+	require.NotZero(t, shown.Extra.LoginsTotal[endpoint.ResultSuccess])
+	require.EqualValues(t, 1, shown.Extra.TransitionsTotal[mirror.StateSynchronized][mirror.StateDisconnected])
+	for _, p := range []mirror.Server{mirror.PartnerA, mirror.PartnerB} {
+		traffic := shown.Extra.Peers[p]
+		require.NotZero(t, traffic.MessagesSent)
+		require.Greater(t, traffic.BytesReceived, traffic.MessagesReceived)
+	}
 }
 
 func TestVotesOutliveARestart(t *testing.T) {
@@ -113,6 +124,8 @@ func TestDamagedSessionIsLeftOut(t *testing.T) {
 	_, served := w.Status(damaged.id)
 	require.False(t, served)
 	require.NoError(t, w.Sessions()[1].Err)
+	require.Equal(t, mirror.RoleNone, w.Metrics()[0].Status.Role)
+	require.Equal(t, mirror.RoleWitness, w.Metrics()[1].Status.Role)
 
 	_, err := damaged.client(t, mirror.PartnerA).Send(t.Context(), "ping", nil)
 	var denied *endpoint.DeniedError

@@ -54,6 +54,7 @@ func TestStatusOfAWitness(t *testing.T) {
 			"-partner-b", free(t), "-plaintext", "-http", page}, io.Discard, io.Discard)
 	}()
 	require.Contains(t, get(t, "http://"+page+"/status"), `"self": "witness"`)
+	require.Contains(t, get(t, "http://"+page+"/metrics"), `dbmirror_session_info{mode="none",server="witness",session="`+sessionID+`"} 1`)
 	cancel()
 	require.NoError(t, <-done)
 }

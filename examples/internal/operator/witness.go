@@ -3,13 +3,20 @@ package operator
 import (
 	"net/http"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/f19126b3/dbmirror/mirror/host/metrics"
 	"github.com/f19126b3/dbmirror/witness"
 )
 
-// Witness is the page of a witness: GET /status, all its sessions as JSON.
+// Witness is the page of a witness: GET /status, all its sessions as JSON, and GET /metrics.
 func Witness(w *witness.Witness) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(out http.ResponseWriter, _ *http.Request) { reply(out, witnessStatus(w.Sessions())) })
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(metrics.NewCollector(w.Metrics))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	return mux
 }
 
