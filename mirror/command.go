@@ -67,6 +67,9 @@ func (s *Session) establish(c Command) error {
 	}
 	s.hard.Record, s.hard.Promised, s.hard.Aligned, s.hard.Dirty = r, r.Seq, r.Seq, false
 	s.standing = r.alone()
+	if s.cfg.Timing.Lease > 0 {
+		s.starting = s.cfg.Timing.Timeout // the database may be in use: its clients stay until a lease was to be had
+	}
 	s.note(Entry{Kind: EntryRole, Role: RolePrincipal, Seq: r.Seq, Reason: ReasonEstablished, Version: r.Version()})
 	s.propose()
 	return nil
