@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/f19126b3/dbmirror/mirror"
@@ -73,24 +74,76 @@ func (c Config) withDefaults() Config {
 }
 
 func (c Config) validate() error {
-	for _, required := range []struct{ name, value string }{
-		{"Session", c.Session}, {"Dir", c.Dir}, {"DSN", string(c.DSN)}, {"PeerDSN", string(c.PeerDSN)}, {"Peer", c.Peer},
-	} {
-		if required.value == "" {
-			return fmt.Errorf("%w: %s is empty", ErrConfig, required.name)
+	for _, part := range []func(Config) error{Config.validateNames, Config.validateAddresses, Config.validateChoices, Config.validateLimits} {
+		if err := part(c); err != nil {
+			return fmt.Errorf("%w: %w", ErrConfig, err)
 		}
 	}
+	return nil
+}
+
+func (c Config) validateNames() error {
+	for _, required := range []struct{ name, value, mend string }{
+		{"Session", c.Session, "make one for the three servers with `openssl rand -hex 16`"},
+		{"Dir", c.Dir, "name a directory of this partner's own"},
+		{"DSN", string(c.DSN), "give the connection string of the database on this side"},
+		{"PeerDSN", string(c.PeerDSN), "give the connection string of the database on the other side"},
+		{"Peer", c.Peer, "give the address of the other partner's endpoint"},
+	} {
+		if required.value == "" {
+			return fmt.Errorf("%s is empty: %s", required.name, required.mend)
+		}
+	}
+	if err := c.DSN.CheckDSN(); err != nil {
+		return fmt.Errorf("DSN: %w", err)
+	}
+	if err := c.PeerDSN.CheckDSN(); err != nil {
+		return fmt.Errorf("PeerDSN: %w", err)
+	}
+	if c.DSN == c.PeerDSN {
+		return errors.New("DSN and PeerDSN lead to the same database: DSN is for this side, PeerDSN for the other")
+	}
+	return nil
+}
+
+func (c Config) validateAddresses() error {
+	seen := map[string]string{}
+	for _, address := range []struct{ name, value string }{{"Listen", c.Listen}, {"Peer", c.Peer}, {"Witness", c.Witness}} {
+		if address.value == "" {
+			continue
+		}
+		if _, _, err := net.SplitHostPort(address.value); err != nil {
+			return fmt.Errorf("%s: %w: write it as host:port", address.name, err)
+		}
+		if other, taken := seen[address.value]; taken {
+			return fmt.Errorf("%s and %s are both %s: the three servers have an address each", other, address.name, address.value)
+		}
+		seen[address.value] = address.name
+	}
+	return nil
+}
+
+func (c Config) validateChoices() error {
 	switch {
 	case !c.Self.IsPartner():
-		return fmt.Errorf("%w: Self is %s, want partner-a or partner-b", ErrConfig, c.Self)
+		return fmt.Errorf("Self is %s: set it to partner-a on one side and partner-b on the other", c.Self)
 	case c.Safety != mirror.SafetyFull && c.Safety != mirror.SafetyOff:
-		return fmt.Errorf("%w: Safety is %s, want FULL or OFF", ErrConfig, c.Safety)
-	case c.DSN == c.PeerDSN:
-		return fmt.Errorf("%w: DSN and PeerDSN lead to the same database", ErrConfig)
-	case c.Peer == c.Witness || c.Listen != "" && (c.Listen == c.Peer || c.Listen == c.Witness):
-		return fmt.Errorf("%w: Listen, Peer and Witness must be three addresses", ErrConfig)
-	case c.Limits.LogBudget < 1<<20 || c.Limits.RedoQueue < 1<<20:
-		return fmt.Errorf("%w: LogBudget and RedoQueue must be at least 1 MiB", ErrConfig)
+		return fmt.Errorf("Safety is %s: set it to FULL or OFF", c.Safety)
+	case c.Options.ServeAtOnce && c.Witness != "":
+		return errors.New("Options.ServeAtOnce contradicts Witness: with a witness a restarted principal always asks; leave out one of them")
+	}
+	return c.Timing.Validate()
+}
+
+func (c Config) validateLimits() error {
+	const least, most = 1 << 20, 64
+	switch l := c.Limits; {
+	case l.LogBudget < least || l.RedoQueue < least:
+		return fmt.Errorf("Limits.LogBudget is %d and RedoQueue %d bytes: give each 1 MiB or more, or zero for the default", l.LogBudget, l.RedoQueue)
+	case l.Grace < 0 || l.Grace > time.Minute:
+		return fmt.Errorf("Limits.Grace is %s: give up to a minute, or zero for the default", l.Grace)
+	case l.CopyWorkers < 1 || l.CopyWorkers > most:
+		return fmt.Errorf("Limits.CopyWorkers is %d: give 1 to %d, or zero for the default", l.CopyWorkers, most)
 	}
 	return nil
 }

@@ -99,13 +99,14 @@ func (p *Partner) openEndpoint() error {
 		if addr == "" {
 			continue
 		}
-		p.clients[server], err = endpoint.NewClient(endpoint.ClientConfig{
+		client, err := endpoint.NewClient(endpoint.ClientConfig{
 			Self: p.identity(p.cfg.Self), Peer: p.identity(server), Domain: p.cfg.Domain, Addr: addr,
 			Credentials: p.cfg.Credentials, Timeout: 2 * time.Second, Logger: p.cfg.Logger,
 		})
 		if err != nil {
 			return fmt.Errorf("endpoint of %s: %w", server, err)
 		}
+		p.clients[server] = client
 	}
 	return nil
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/f19126b3/dbmirror/partner/pglog"
 )
 
-// surveyEvery is how often both servers are looked at while something is against mirroring.
+// surveyEvery is how often both servers are looked at while something may be against mirroring.
 const surveyEvery = 2 * time.Second
 
 // survey looks at both servers for as long as there is no session, or a requirement of it is not met: so each partner
@@ -18,12 +18,12 @@ const surveyEvery = 2 * time.Second
 func (p *Partner) survey(ctx context.Context) {
 	tick := time.NewTicker(surveyEvery)
 	defer tick.Stop()
-	due := true
+	suspended := false
 	for {
 		st := p.host.Status()
-		wanted := st.Role == mirror.RoleNone && !st.Removed || st.Record.Suspended && st.Record.Why == mirror.ReasonPreflight
-		if wanted || due {
-			due = wanted // once more when it is over
+		before := suspended
+		suspended = st.Record.Suspended && st.Record.Why == mirror.ReasonPreflight
+		if st.Role == mirror.RoleNone && !st.Removed || suspended || before { // once more when it is over
 			p.look(ctx, st)
 		}
 		select {

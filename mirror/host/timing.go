@@ -36,21 +36,27 @@ func (t Timing) withDefaults() Timing {
 	return t
 }
 
+// Validate says what is wrong with a Timing, and what would mend it.
+func (t Timing) Validate() error {
+	_, err := t.withDefaults().ticks()
+	return err
+}
+
 func (t Timing) tick() time.Duration { return t.Ping / ticksPerPing }
 
 // ticks turns durations into ticks. What a principal counts is rounded down, what a voter counts up.
 func (t Timing) ticks() (mirror.Timing, error) {
 	switch {
 	case t.Ping < 50*time.Millisecond:
-		return mirror.Timing{}, fmt.Errorf("ping interval %s is below 50ms", t.Ping)
+		return mirror.Timing{}, fmt.Errorf("ping interval %s is below 50ms: raise it, or leave it zero for the default", t.Ping)
 	case t.Timeout < minTimeout:
-		return mirror.Timing{}, fmt.Errorf("timeout %s is below %s: stalls would be taken for failures", t.Timeout, minTimeout)
+		return mirror.Timing{}, fmt.Errorf("timeout %s is below %s, so that stalls would be taken for failures: raise it", t.Timeout, minTimeout)
 	case t.Ping*3 > t.Timeout:
-		return mirror.Timing{}, fmt.Errorf("ping interval %s is more than a third of timeout %s", t.Ping, t.Timeout)
+		return mirror.Timing{}, fmt.Errorf("ping interval %s is more than a third of timeout %s: lower Ping or raise Timeout", t.Ping, t.Timeout)
 	case t.Lease < 2*t.Ping:
-		return mirror.Timing{}, fmt.Errorf("lease %s is below two ping intervals of %s", t.Lease, t.Ping)
+		return mirror.Timing{}, fmt.Errorf("lease %s is below two ping intervals of %s: raise Lease or lower Ping", t.Lease, t.Ping)
 	case time.Duration(float64(t.Lease+t.Fence)*1.001/0.999)+t.tick() > t.Timeout:
-		return mirror.Timing{}, fmt.Errorf("lease %s and fence %s together exceed timeout %s", t.Lease, t.Fence, t.Timeout)
+		return mirror.Timing{}, fmt.Errorf("lease %s and fence %s together exceed timeout %s, by which another could serve too: lower them or raise Timeout", t.Lease, t.Fence, t.Timeout)
 	}
 	tick := t.tick()
 	return mirror.Timing{

@@ -20,6 +20,13 @@ func (s Secret) String() string {
 	return secretMask
 }
 
+// CheckDSN says whether the secret can be read as a connection string to one server. It connects to nothing and shows
+// nothing of it.
+func (s Secret) CheckDSN() error {
+	_, err := parseDSN(s)
+	return err
+}
+
 // GoString returns what String does.
 func (s Secret) GoString() string { return s.String() }
 

@@ -1,0 +1,13 @@
+//go:build !linux
+
+package partner
+
+import "testing"
+
+const mountReadOnly = 1
+
+// mountTmpfs cannot do it here.
+func mountTmpfs(t *testing.T, dir string, _ uintptr, _ string) {
+	t.Helper()
+	t.Fatalf("a file system of its own for %s can be made on Linux only: run this test there, or as an ordinary user", dir)
+}
