@@ -142,7 +142,7 @@ func TestStreamTakesNoPositionInsideTransaction(t *testing.T) {
 				synctest.Wait()
 				answer := <-f.statuses
 				require.Equal(t, mirror.LSN(0x2000), answer.flush)
-				time.Sleep(time.Second) // of the fake clock
+				<-time.After(time.Second) // of the fake clock
 				require.Equal(t, mirror.LSN(0x2000), log.Hardened().LSN)
 				f.send(open.rest...)
 				f.next(open.end)
@@ -345,7 +345,7 @@ func TestStreamWaitsForRoom(t *testing.T) {
 			f.send(joined(large(0x2000), large(0x3000), large(0x4000))...)
 			f.next(0x3030)
 			f.forget()
-			time.Sleep(5 * time.Minute) // of the fake clock: far beyond Silence
+			<-time.After(5 * time.Minute) // of the fake clock: far beyond Silence
 			require.True(t, s.Status().Stalled)
 			require.Greater(t, f.forget(), 1000)
 

@@ -79,7 +79,7 @@ func TestSlowConnections(t *testing.T) {
 					// It was told so at once, and then does not close.
 					require.Zero(t, took)
 					require.Equal(t, 1, s.server.Totals().Handshakes)
-					time.Sleep(c.want + time.Millisecond)
+					<-time.After(c.want + time.Millisecond)
 				} else {
 					require.InDelta(t, c.want.Seconds(), took.Seconds(), 1.5)
 				}
@@ -112,9 +112,9 @@ func TestFlood(t *testing.T) {
 		require.Equal(t, 30, send(500))
 		_, err := honest.Send(t.Context(), "vote", nil)
 		require.NoError(t, err, "others are not held up")
-		time.Sleep(2 * time.Second)
+		<-time.After(2 * time.Second)
 		require.Equal(t, 20, send(100), "the bucket fills up at the rate")
-		time.Sleep(10 * time.Minute)
+		<-time.After(10 * time.Minute)
 		require.Equal(t, 30, send(100), "and no farther than the burst")
 
 		require.EqualValues(t, 80+1, s.handled.Load())
@@ -404,7 +404,7 @@ func TestSlowHandler(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := pipeSite(t, Limits{Handshake: time.Second, Handler: 10 * time.Second}, func(*site) Handler {
 			return func(ctx context.Context, _ Identity, _ Kind, _ []byte) ([]byte, error) {
-				time.Sleep(4 * time.Second)
+				<-time.After(4 * time.Second)
 				return []byte("late"), ctx.Err()
 			}
 		})
@@ -423,11 +423,11 @@ func TestStop(t *testing.T) {
 		s := pipeSite(t, Limits{}, func(*site) Handler {
 			return func(ctx context.Context, _ Identity, _ Kind, body []byte) ([]byte, error) {
 				if string(body) == "soon" {
-					time.Sleep(time.Second)
+					<-time.After(time.Second)
 					return []byte("done"), nil
 				}
 				<-ctx.Done()
-				time.Sleep(500 * time.Millisecond)
+				<-time.After(500 * time.Millisecond)
 				return nil, ctx.Err()
 			}
 		})

@@ -199,9 +199,9 @@ func TestCertificateEndsOnAnOpenConnection(t *testing.T) {
 				for range 9 {
 					_, err = c.Send(t.Context(), "ping", nil)
 					require.NoError(t, err)
-					time.Sleep(time.Second)
+					<-time.After(time.Second)
 				}
-				time.Sleep(2 * time.Second)
+				<-time.After(2 * time.Second)
 				_, err = c.Send(t.Context(), "ping", nil)
 				require.ErrorContains(t, err, "expired")
 				require.EqualValues(t, 1, c.Stats().Logins[ResultSuccess])
