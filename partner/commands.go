@@ -65,8 +65,7 @@ func (p *Partner) Serve(ctx context.Context) error {
 
 // ForcePlan is what forced service would rest on and might cost.
 type ForcePlan struct {
-	Token string // pass it to ForceService to accept the loss
-	// Possible is false while the principal is connected or a promise to it lives; Conditions say what.
+	Token    string // pass it to ForceService to accept the loss
 	Hardened mirror.Position
 	// LossBytes is how much of the principal's log, as last heard, is not hardened here: the known part of what would be
 	// lost. What the principal did after it was last heard cannot be known.

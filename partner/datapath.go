@@ -19,7 +19,9 @@ type dataPath struct {
 	report func(mirror.Event) bool
 	follow *follow
 	have   proven // owned by the working goroutine
-	blamed bool   // the session was last seen failed; owned by the working goroutine
+	beat   *task  // the heartbeat under way; owned by the working goroutine, as is beaten, when it began
+	beaten time.Time
+	blamed bool // the session was last seen failed; owned by the working goroutine
 
 	mu struct {
 		sync.Mutex
@@ -129,6 +131,7 @@ func (d *dataPath) run(ctx context.Context) {
 }
 
 func (d *dataPath) close() {
+	d.beat.stop()
 	d.follow.stop()
 	d.mu.Lock()
 	defer d.mu.Unlock()

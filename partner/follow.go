@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -17,7 +18,8 @@ import (
 // follow runs what a mirror runs beside its session: the stream that hardens the principal's log, the redo of it, and
 // the sampling of the principal's sequences.
 type follow struct {
-	d *dataPath
+	d            *dataPath
+	transactions atomic.Uint64 // hardened since the program started
 
 	mu struct {
 		sync.Mutex
@@ -198,7 +200,7 @@ func (f *follow) launch(reader *pglog.Stream, duty mirror.Duty) {
 	}
 	f.mu.reader = reader
 	f.mu.stream = startTask(func(ctx context.Context) {
-		log := &hardening{queue: f.d.p.queue, news: make(chan struct{}, 1)}
+		log := &hardening{follow: f, queue: f.d.p.queue, news: make(chan struct{}, 1)}
 		var helpers sync.WaitGroup
 		ctx, cancel := context.WithCancel(ctx)
 		helpers.Go(func() { f.announce(ctx, log, reader) })
@@ -230,15 +232,27 @@ func (f *follow) lost() { f.d.report(mirror.Event{Kind: mirror.EventStreamLost})
 
 // hardening is the hardened log with a bell.
 type hardening struct {
-	queue *redo.Queue
-	news  chan struct{}
+	follow  *follow
+	queue   *redo.Queue
+	news    chan struct{}
+	commits uint64 // appended since the last harden
 }
 
-func (h *hardening) Append(r redo.Record) error { return h.queue.Append(r) }
+func (h *hardening) Append(r redo.Record) error {
+	err := h.queue.Append(r)
+	if err == nil && r.Kind == redo.KindCommit {
+		h.commits++
+	}
+	return err
+}
 
 func (h *hardening) Harden() (mirror.Position, error) {
+	start := time.Now()
 	end, err := h.queue.Harden()
 	if err == nil {
+		h.follow.d.p.timings.LogHardened(time.Since(start))
+		h.follow.transactions.Add(h.commits)
+		h.commits = 0
 		select {
 		case h.news <- struct{}{}:
 		default:

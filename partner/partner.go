@@ -13,6 +13,7 @@ import (
 	"github.com/f19126b3/dbmirror/mirror"
 	"github.com/f19126b3/dbmirror/mirror/host"
 	"github.com/f19126b3/dbmirror/mirror/host/endpoint"
+	"github.com/f19126b3/dbmirror/mirror/host/metrics"
 	"github.com/f19126b3/dbmirror/mirror/host/statefile"
 	"github.com/f19126b3/dbmirror/partner/pglog"
 	"github.com/f19126b3/dbmirror/partner/redo"
@@ -29,6 +30,7 @@ type Partner struct {
 	queue    *redo.Queue
 	data     *dataPath
 	journal  *journal
+	timings  *metrics.Timings
 	notes    notes
 }
 
@@ -44,7 +46,7 @@ func New(cfg Config) (*Partner, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
-	p := &Partner{cfg: cfg, id: id, clients: map[mirror.Server]*endpoint.Client{}}
+	p := &Partner{cfg: cfg, id: id, clients: map[mirror.Server]*endpoint.Client{}, timings: metrics.NewTimings(id.String(), cfg.Self)}
 	p.notes.news = make(chan struct{}, 1)
 	if err := p.openEndpoint(); err != nil {
 		p.close()
@@ -147,7 +149,7 @@ func (p *Partner) Run(ctx context.Context) error {
 func (p *Partner) run(ctx context.Context) error {
 	admin, err := pglog.Dial(ctx, p.cfg.DSN, p.short())
 	if err != nil {
-		return fmt.Errorf("connect to the local database: %w", err)
+		return p.unreachable(err)
 	}
 	defer admin.Close()
 	p.data.server = admin

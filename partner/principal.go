@@ -208,6 +208,7 @@ func (d *dataPath) watch(ctx context.Context, duty mirror.Duty) error {
 		return nil
 	}
 	d.have.looked = time.Now()
+	d.heartbeat(duty)
 	if duty.Wait == mirror.WaitNone {
 		waiting, err := d.server.Waiting(ctx)
 		if err != nil {
@@ -233,4 +234,22 @@ func (d *dataPath) watch(ctx context.Context, duty mirror.Duty) error {
 		d.report(mirror.Event{Kind: mirror.EventFailed, Reason: mirror.ReasonLogBudget})
 	}
 	return nil
+}
+
+// heartbeatEvery is how often a principal tries what a commit feels.
+const heartbeatEvery = 5 * time.Second
+
+// heartbeat measures, beside the work, how long a commit waits for the mirror.
+func (d *dataPath) heartbeat(duty mirror.Duty) {
+	if duty.Wait != mirror.WaitMirror || duty.Gate != mirror.GateOpen || d.beat.running() || time.Since(d.beaten) < heartbeatEvery {
+		return
+	}
+	d.beaten = time.Now()
+	d.beat = startTask(func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, heartbeatEvery)
+		defer cancel()
+		if took, err := d.server.Heartbeat(ctx); err == nil {
+			d.p.timings.CommitWaited(took)
+		}
+	})
 }

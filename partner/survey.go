@@ -49,13 +49,15 @@ func (p *Partner) look(ctx context.Context, st mirror.Status) {
 		return
 	}
 	if err == nil {
+		err = pglog.Refuse(findings)
+	}
+	if err == nil {
 		err = p.contradiction()
 	}
 	p.data.trouble(trySurvey, err)
 	p.data.mu.Lock()
 	defer p.data.mu.Unlock()
-	p.data.mu.findings = findings
-	p.data.mu.ready = err == nil && pglog.Refuse(findings) == nil
+	p.data.mu.findings, p.data.mu.ready = findings, err == nil
 }
 
 // contradiction says where the two partners are set up for different sessions.
@@ -83,11 +85,8 @@ func (p *Partner) contradiction() error {
 // mayEstablish says what is against making the session; nil: nothing, at either partner.
 func (p *Partner) mayEstablish() error {
 	p.data.mu.Lock()
-	ready, findings := p.data.mu.ready, p.data.mu.findings
+	ready := p.data.mu.ready
 	p.data.mu.Unlock()
-	if err := pglog.Refuse(findings); err != nil {
-		return err
-	}
 	if err := p.contradiction(); err != nil {
 		return err
 	}

@@ -23,7 +23,6 @@ type session struct {
 	state   *statefile.File
 	host    *host.Host // nil when the state could not be read
 	failed  atomic.Pointer[error]
-	figures figures
 }
 
 // sendTimeout bounds one message to a partner: longer would delay the next one beyond a partner's patience.
@@ -64,7 +63,7 @@ func (s *session) open(path string, timing host.Timing) error {
 	store := &store{File: s.state}
 	h, err := host.New(host.Config{
 		Session: s.id, Self: mirror.Witness, Store: store, Timing: timing, Peers: s.clients,
-		Journal: s.figures.record, Logger: s.logger,
+		Logger: s.logger,
 	})
 	switch {
 	case err == nil:
@@ -105,7 +104,6 @@ func (s *session) err() error {
 
 // receive refuses what comes for a session that is left out, so that its partners show why they have no witness.
 func (s *session) receive(ctx context.Context, from endpoint.Identity, kind endpoint.Kind, body []byte) ([]byte, error) {
-	s.figures.receive(from.Role, len(body))
 	if err := s.err(); err != nil {
 		return nil, endpoint.Deny("witness: %v", err)
 	}

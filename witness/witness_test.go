@@ -53,7 +53,7 @@ func TestAutomaticFailoverOverTheNetwork(t *testing.T) {
 	require.True(t, ok)
 	require.Equal(t, mirror.PartnerB, st.Record.Principal)
 	require.Equal(t, b.Status().Record.Seq, st.Promised)
-	require.EqualValues(t, 1, b.Counts().Roles[mirror.ReasonAutomaticFailover])
+	require.EqualValues(t, 1, b.Counts().Automatic)
 	report := w.Sessions()[0]
 	require.NoError(t, report.Err)
 	require.NotZero(t, report.Endpoint.MessagesReceived)

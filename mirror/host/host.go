@@ -128,7 +128,7 @@ func (h *Host) load() error {
 		}
 	}
 	h.session, err = mirror.New(mirror.Config{
-		Self: h.cfg.Self, Incarnation: hard.Incarnation, Timing: h.ticks, Options: h.cfg.Options,
+		Self: h.cfg.Self, Incarnation: hard.Incarnation, Timing: h.ticks, Options: h.cfg.Options, Clock: mirror.Tick(newIncarnation()),
 	}, hard)
 	if err != nil {
 		return err
@@ -167,6 +167,7 @@ func (h *Host) publish() {
 	st, hard := h.session.Status(), h.session.Hard()
 	h.status.Store(&st)
 	h.hard.Store(&hard)
+	h.counts.show(st)
 }
 
 // ErrStopped is returned to whoever asks a host that does not run any more.
@@ -335,9 +336,10 @@ func (h *Host) fence(err error) error {
 
 func (h *Host) record(entries []mirror.Entry) {
 	for _, e := range entries {
-		h.counts.entry(e)
+		l := Line{time.Now(), e}
+		h.counts.entry(l)
 		if h.cfg.Journal != nil {
-			h.cfg.Journal(Line{time.Now(), e})
+			h.cfg.Journal(l)
 		}
 		h.cfg.Logger.Info(e.Kind.String(), "role", e.Role, "role_seq", e.Seq, "from", e.From, "to", e.To,
 			"peer", e.Peer, "reason", e.Reason, "record", e.Version, "lsn", e.LSN)

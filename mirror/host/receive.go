@@ -40,6 +40,7 @@ func (h *Host) Receive(_ context.Context, from endpoint.Identity, kind endpoint.
 	case Role(m.From) != from.Role || endpoint.Kind(m.Kind.String()) != kind || m.To != h.cfg.Self:
 		return nil, endpoint.Deny("%s from %s to %s came as %s from %s", m.Kind, m.From, m.To, kind, from.Role)
 	}
+	h.counts.received(m.From, len(body))
 	if !h.Tell(mirror.Event{Kind: mirror.EventReceived, Message: m}) {
 		return nil, endpoint.Deny("overloaded; send again")
 	}

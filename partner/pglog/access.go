@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -78,4 +79,19 @@ func (s *Server) DropSessionSlots(ctx context.Context) error {
 		failures = append(failures, s.DropSlot(ctx, name))
 	}
 	return errors.Join(failures...)
+}
+
+// Heartbeat commits something that carries no data, waits as a client's commit waits, and returns how long that took.
+// It is how an idle session finds out what a commit would feel, and it moves an idle slot on.
+func (s *Server) Heartbeat(ctx context.Context) (time.Duration, error) {
+	conn, err := pgx.ConnectConfig(ctx, s.connConfig(s.database, "heartbeat", map[string]string{"synchronous_commit": "on"}))
+	if err != nil {
+		return 0, fmt.Errorf("heartbeat: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	start := time.Now()
+	if _, err := conn.Exec(ctx, "SELECT pg_logical_emit_message(true, 'dbmirror', 'heartbeat')"); err != nil {
+		return 0, fmt.Errorf("heartbeat: %w", err)
+	}
+	return time.Since(start), nil
 }
