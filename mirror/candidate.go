@@ -94,6 +94,11 @@ func (s *Session) win() {
 	s.adopt(won)
 	s.confirm()
 	s.whole, s.goal, s.won, s.drained = whole, goal, how != ElectionAgain, how == ElectionTransfer
+	if s.cfg.Timing.Lease > 0 {
+		for _, p := range s.others() {
+			s.send(s.Ping(p)) // it may not serve before somebody has given it a lease
+		}
+	}
 	s.note(Entry{Kind: EntryRole, Role: RolePrincipal, Seq: won.Seq, Reason: how.reason(), Version: won.Version(), LSN: won.Fork.LSN})
 }
 
