@@ -134,6 +134,7 @@ func (p *Partner) tell(ctx context.Context, body []byte) error {
 
 // farewell tells the other partner, once, why this one does not run.
 func (p *Partner) farewell(why error) {
+	p.cfg.Logger.Error("this partner cannot run", "error", why)
 	ctx, cancel := context.WithTimeout(context.Background(), noteTimeout)
 	defer cancel()
 	n := note{Stopped: true, Trouble: why.Error()}

@@ -12,6 +12,17 @@ import (
 	"github.com/f19126b3/dbmirror/partner/pglog"
 )
 
+// unreachable says why the local database cannot be reached.
+func (p *Partner) unreachable(err error) error {
+	principal := p.host.Status().Record.Principal
+	if principal == mirror.Nobody && p.cfg.Establish {
+		principal = p.cfg.Self
+	}
+	found := []pglog.Finding{pglog.ConnectFinding(p.side(principal, p.cfg.Self), err)}
+	p.data.setFindings(found)
+	return fmt.Errorf("connect to the local database: %w", pglog.Refuse(found))
+}
+
 // preflight looks at the local server before anything is changed. What stands in the way is one error that names the
 // cause and the mend.
 func (p *Partner) preflight(ctx context.Context) error {

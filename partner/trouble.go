@@ -38,7 +38,7 @@ func (d *dataPath) trouble(what string, err error) (changed bool) {
 	}
 	now := trouble{waiting: errors.Is(err, errWaiting)}
 	if err != nil {
-		now.text = err.Error()
+		now.text = strings.ReplaceAll(err.Error(), "\n", "; ")
 		if what != tryDuty {
 			now.text = what + ": " + now.text
 		}
