@@ -77,8 +77,8 @@ type Progress struct {
 	Redone  mirror.Position // everything up to there is in the database
 	Flushed mirror.Position // and up to there on its disk
 	// Transactions, Bytes and Rows count what was redone of the log: transactions of the principal, bytes of their
-	// messages, and row changes. Batches counts the transactions here that took many at once or a large one; the rest
-	// was redone one by one.
+	// messages, and their messages, which are nearly all row changes. Batches counts the transactions here that took
+	// many of them, or a large one; the rest was redone one by one.
 	Transactions, Bytes, Rows, Batches uint64
 	// Skipped counts the transactions that were left out by command since the session began. As long as it is not zero
 	// and nothing has verified the pair, the two databases are not known to be equal.
@@ -91,8 +91,9 @@ type Progress struct {
 // one transaction here where that is possible. The redone position is a row in schema dbmirror that changes in the same
 // transaction. The methods may be called from any goroutine; Run runs once at a time.
 type Redo struct {
-	cfg RedoConfig
-	mu  struct {
+	cfg     RedoConfig
+	backend uint32 // of Run: the server's process of the last connection
+	mu      struct {
 		sync.Mutex
 		running  bool
 		progress Progress
@@ -178,6 +179,7 @@ func (r *Redo) attempt(ctx context.Context, queue Queue) error {
 		return err
 	}
 	defer hangUp(s.conn)
+	r.backend = s.conn.PgConn().PID()
 	return s.pipe.lost(s.run(ctx))
 }
 

@@ -2,8 +2,12 @@ package pglog
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -84,7 +88,11 @@ func TestRedoSurvivesCrashes(t *testing.T) {
 	for round := range 6 {
 		wait = uint64(5 + rand.N(40))
 		r := p.begin(cfg)
-		<-reached
+		select {
+		case <-reached:
+		case <-r.ended:
+			require.NoError(t, r.stop())
+		}
 		before := r.Progress().Redone
 		require.NoError(t, p.server.Kill())
 		require.NoError(t, r.stop())
@@ -152,5 +160,74 @@ func TestRedoGoesOnByItself(t *testing.T) {
 	require.NoError(t, r.Drain(t.Context(), p.ship()))
 	require.NoError(t, r.stop())
 	require.NotEqual(t, want, p.content(p.target))
+	p.equal()
+}
+
+// cutProxy passes bytes to the server until it is told to cut, which only this side notices. Requests to cancel, which
+// would help, are lost.
+func cutProxy(t *testing.T, server string) (addr string, cut func()) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = listener.Close() })
+	clients := make(chan net.Conn, 10)
+	go func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			backend, err := net.Dial("tcp", server)
+			if err != nil {
+				_ = client.Close()
+				continue
+			}
+			t.Cleanup(func() { _ = backend.Close() })
+			var first [8]byte
+			if _, err := io.ReadFull(client, first[:]); err != nil || binary.BigEndian.Uint32(first[4:]) == cancelRequest {
+				_ = client.Close()
+				continue
+			}
+			_, _ = backend.Write(first[:])
+			clients <- client
+			go func() { _, _ = io.Copy(backend, client) }()
+			go func() { _, _ = io.Copy(client, backend) }()
+		}
+	}()
+	return listener.Addr().String(), func() { _ = (<-clients).Close() }
+}
+
+const cancelRequest = 80877102
+
+// TestRedoEndsItsPredecessor cuts the network while the server waits for a row on behalf of redo: it does not notice,
+// and holds the redone position.
+func TestRedoEndsItsPredecessor(t *testing.T) {
+	p := newRedoPair(t, 0)
+	p.both("CREATE TABLE t (id int PRIMARY KEY, v int)")
+	p.run(p.source, "INSERT INTO t VALUES (1, 1)")
+	p.redo(p.config())
+	p.run(p.source, "UPDATE t SET v = 2")
+	end := p.ship()
+	p.run(p.target, "BEGIN; SELECT FROM t FOR UPDATE")
+	server := fmt.Sprintf("127.0.0.1:%d", p.server.Port())
+	addr, cut := cutProxy(t, server)
+	cfg := p.config()
+	cfg.DSN = Secret(strings.Replace(string(cfg.DSN), server, addr, 1))
+	r := p.begin(cfg)
+	admin := p.connect("app")
+	waiting := func(not int) (pid int) {
+		require.NoError(t, poll(t.Context(), func() (bool, error) {
+			err := admin.QueryRow(t.Context(), `SELECT coalesce(max(pid), 0) FROM pg_stat_activity
+				WHERE application_name LIKE 'dbmirror redo %' AND wait_event_type = 'Lock' AND query LIKE 'UPDATE ONLY%' AND pid <> $1`, not).Scan(&pid)
+			return pid != 0, err
+		}))
+		return pid
+	}
+	first := waiting(0)
+	cut()
+	waiting(first) // the next one got as far, although the lock is still held
+	p.run(p.target, "ROLLBACK")
+	require.NoError(t, r.Drain(t.Context(), end))
+	require.NoError(t, r.stop())
 	p.equal()
 }

@@ -35,7 +35,7 @@ func (s *redoSession) redoBatch(ctx context.Context) error {
 		return err
 	}
 	txns := b.txns
-	s.batch = redoBatch{}
+	s.clearBatch()
 	for _, txn := range txns {
 		flush := s.flushNow()
 		if err := s.redoOne(ctx, txn, flush); err != nil {
@@ -90,7 +90,7 @@ func (s *redoSession) finish(txns ...*openTxn) {
 
 // afterCommit moves on past a transaction that is redone.
 func (s *redoSession) afterCommit(ctx context.Context, txn *openTxn, flush bool) error {
-	s.batch = redoBatch{}
+	s.clearBatch()
 	s.redoneTo = s.keepFrom(txn.after)
 	s.committed(txn.end)
 	if flush {
@@ -102,6 +102,11 @@ func (s *redoSession) afterCommit(ctx context.Context, txn *openTxn, flush bool)
 		return s.forgetTables(ctx)
 	}
 	return nil
+}
+
+// clearBatch begins an empty batch in the memory of the last one.
+func (s *redoSession) clearBatch() {
+	s.batch = redoBatch{net: netChanges{slab: s.batch.net.slab[:0], key: s.batch.net.key}}
 }
 
 // maxStatements bounds the prepared statements on the server, which take memory there.
@@ -261,7 +266,7 @@ func (s *redoSession) redoPiece(ctx context.Context, txn *openTxn) error {
 	}
 	s.pipe.command("RELEASE SAVEPOINT dbmirror_piece")
 	s.queueDescribed(txn.end.Seq)
-	s.batch = redoBatch{}
+	s.clearBatch()
 	return s.pipe.run(ctx)
 }
 

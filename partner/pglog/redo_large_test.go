@@ -96,4 +96,10 @@ func TestRedoKeepsLogOfOpenTransactions(t *testing.T) {
 	require.NoError(t, r.stop())
 	p.equal()
 	require.Less(t, p.queue.Bytes(), int64(1024))
+
+	// What commits just before a large one is redone, and its log trimmed, while the large one is not redone yet.
+	p.run(p.source, "BEGIN; UPDATE t SET v = md5(v) WHERE id < 5000")
+	p.run(other, "UPDATE t SET v = md5(v) WHERE id > 5090")
+	p.run(p.source, "COMMIT")
+	p.redo(cfg)
 }

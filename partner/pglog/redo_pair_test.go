@@ -140,7 +140,8 @@ func (p *redoPair) config() RedoConfig {
 // running is a Redo whose Run goes on in a goroutine.
 type runningRedo struct {
 	*Redo
-	stop func() error // ends Run and gives what it returned; nil if that was by stop
+	stop  func() error // ends Run and gives what it returned; nil if that was by stop
+	ended <-chan struct{}
 }
 
 var errTestStop = errors.New("stopped by the test")
@@ -150,8 +151,11 @@ func (p *redoPair) begin(cfg RedoConfig) *runningRedo {
 	r, err := NewRedo(cfg)
 	require.NoError(p.t, err)
 	ctx, cancel := context.WithCancelCause(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- r.Run(ctx, p.queue) }()
+	done, ended := make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(ended)
+		done <- r.Run(ctx, p.queue)
+	}()
 	stop := sync.OnceValue(func() error {
 		cancel(errTestStop)
 		err := <-done
@@ -161,7 +165,7 @@ func (p *redoPair) begin(cfg RedoConfig) *runningRedo {
 		return err
 	})
 	p.t.Cleanup(func() { _ = stop() })
-	return &runningRedo{Redo: r, stop: stop}
+	return &runningRedo{Redo: r, stop: stop, ended: ended}
 }
 
 // redo ships, redoes all of it, and compares.

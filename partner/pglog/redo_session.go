@@ -106,6 +106,12 @@ func (r *Redo) openSession(ctx context.Context, queue Queue) (*redoSession, erro
 }
 
 func (s *redoSession) begin(ctx context.Context) error {
+	if _, err := s.conn.Exec(ctx, noTransactionTimeoutSQL); err != nil {
+		return err
+	}
+	if err := s.endPredecessor(ctx); err != nil {
+		return err
+	}
 	if err := EnsureProgress(ctx, s.conn); err != nil {
 		return err
 	}
@@ -126,6 +132,21 @@ func (s *redoSession) begin(ctx context.Context) error {
 	// What an earlier connection committed may not be on disk yet.
 	s.unflushed = true
 	return nil
+}
+
+// noTransactionTimeoutSQL is for servers that know this limit, from version 17 on.
+const noTransactionTimeoutSQL = `SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'`
+
+// endPredecessor ends what the server may still have of the connection that was lost before this one. While it waits for
+// a lock it does not notice that nobody is there any more, and it holds the row of the position.
+func (s *redoSession) endPredecessor(ctx context.Context) error {
+	if s.redo.backend == 0 {
+		return nil
+	}
+	_, err := s.conn.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+		WHERE pid = $1 AND application_name = $2 AND usename = current_user`,
+		int32(s.redo.backend), namePrefix+"redo "+s.cfg.Session)
+	return err
 }
 
 func (s *redoSession) readRelations(ctx context.Context) error {

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/partner/redo"
 )
 
 // TestRedoTypes redoes values that are easily changed on the way, each through insert, update, delete and COPY, in one
@@ -202,6 +203,15 @@ func TestRedoSchemaChange(t *testing.T) {
 	require.NoError(t, r.Drain(t.Context(), p.ship()))
 	require.NoError(t, r.stop())
 	p.equal()
+
+	// One by one, the rows from before the change are read by the description from before it.
+	p.both("CREATE TABLE u (id int PRIMARY KEY, n int UNIQUE)")
+	p.run(p.source, "INSERT INTO u VALUES (1, 1)", "INSERT INTO u VALUES (2, 2)", "UPDATE u SET n = n + 5", "ALTER TABLE u ADD w text", "UPDATE u SET n = -n; UPDATE u SET n = n + 13, w = 'w'")
+	p.run(p.target, "ALTER TABLE u ADD w text")
+	cfg := p.config()
+	cfg.BatchTransactions = 2
+	got := p.redo(cfg)
+	require.Equal(t, []uint64{4, 1}, []uint64{got.Transactions, got.Batches})
 }
 
 // TestRedoFromTrimmedLog begins again when the part of the log that described the tables is gone.
@@ -242,4 +252,28 @@ func TestRedoFromTrimmedLog(t *testing.T) {
 	var failure *RedoError
 	require.ErrorAs(t, r.Drain(t.Context(), p.queue.Hardened()), &failure)
 	require.ErrorContains(t, failure, "no description of table")
+}
+
+// TestRedoMarks moves on by marks, where nothing was committed, and over a change of role that loses nothing.
+func TestRedoMarks(t *testing.T) {
+	p := newRedoPair(t, 0)
+	p.both("CREATE TABLE t (id int PRIMARY KEY)")
+	r := p.begin(p.config())
+	p.run(p.source, "INSERT INTO t VALUES (1)")
+	end := p.ship()
+	mark := mirror.Position{Seq: 1, LSN: end.LSN + 1000}
+	require.NoError(t, p.queue.Append(redo.Record{Kind: redo.KindMark, Seq: 1, LSN: mark.LSN}))
+	_, err := p.queue.Harden()
+	require.NoError(t, err)
+	require.NoError(t, r.Drain(t.Context(), mark))
+	require.Equal(t, mark, r.Progress().Flushed)
+	require.Equal(t, mark, p.redoneAt())
+
+	next := mirror.Position{Seq: 2, LSN: mark.LSN + 1000}
+	require.NoError(t, p.queue.Rebase(next))
+	require.NoError(t, r.Drain(t.Context(), next))
+	require.Equal(t, next, p.redoneAt())
+	require.NoError(t, r.Drain(t.Context(), mark), "what was reached before")
+	require.NoError(t, r.stop())
+	p.equal()
 }
