@@ -32,7 +32,7 @@ func (s *story) await(ctx context.Context, look func() (done bool, now string, e
 // awaitReport waits until a partner reports what is wanted.
 func (s *story) awaitReport(ctx context.Context, p mirror.Server, ok func(report) bool) error {
 	return s.await(ctx, func() (bool, string, error) {
-		r, err := s.operator[p].status(ctx)
+		r, err := s.page[p].status(ctx)
 		if err != nil {
 			return false, fmt.Sprintf("%s does not answer: %v", p, err), nil
 		}
@@ -43,19 +43,19 @@ func (s *story) awaitReport(ctx context.Context, p mirror.Server, ok func(report
 // awaitSynchronized waits until the principal serves and both show SYNCHRONIZED.
 func (s *story) awaitSynchronized(ctx context.Context, principal mirror.Server) error {
 	err := s.awaitReport(ctx, principal, func(r report) bool {
-		return r.Role == mirror.RolePrincipal && r.State == mirror.StateSynchronized && r.Serving && r.Gate == mirror.GateOpen
+		return r.Role == mirror.RolePrincipal.String() && r.State == mirror.StateSynchronized.String() && r.Serving && r.Gate == mirror.GateOpen.String()
 	})
 	if err != nil {
 		return err
 	}
 	return s.awaitReport(ctx, principal.Other(), func(r report) bool {
-		return r.Role == mirror.RoleMirror && r.State == mirror.StateSynchronized && r.Gate == mirror.GateReadOnly
+		return r.Role == mirror.RoleMirror.String() && r.State == mirror.StateSynchronized.String() && r.Gate == mirror.GateReadOnly.String()
 	})
 }
 
 func (s *story) awaitQuorum(ctx context.Context, q mirror.Quorum) error {
 	for p := mirror.PartnerA; p <= mirror.PartnerB; p++ {
-		if err := s.awaitReport(ctx, p, func(r report) bool { return r.Quorum == q }); err != nil {
+		if err := s.awaitReport(ctx, p, func(r report) bool { return r.Quorum == q.String() }); err != nil {
 			return err
 		}
 	}

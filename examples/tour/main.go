@@ -27,6 +27,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/f19126b3/dbmirror/examples/internal/operator"
 )
 
 func main() {
@@ -45,14 +47,22 @@ func start(args []string, stdout, stderr io.Writer) int {
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
-	if _, err := timing(*profile); err != nil || *rate < clients || *rate > 2000 || flags.NArg() > 0 {
-		flags.Usage()
+	_, err := operator.Profile(*profile)
+	switch {
+	case err != nil:
+	case *rate < clients || *rate > 2000:
+		err = fmt.Errorf("-rate %d: want %d to 2000", *rate, clients)
+	case flags.NArg() > 0:
+		err = fmt.Errorf("%q is not a flag; see -help", flags.Arg(0))
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "tour:", err)
 		return 2
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	if err := tour(ctx, newConsole(stdout), *profile, *rate); err != nil {
-		fmt.Fprintf(stderr, "\ntour: %v\n", err)
+		fmt.Fprintln(stderr, "\ntour:", err)
 		return 1
 	}
 	return 0

@@ -7,9 +7,9 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"sync"
 	"syscall"
 
+	"github.com/f19126b3/dbmirror/examples/internal/operator"
 	"github.com/f19126b3/dbmirror/mirror"
 	"github.com/f19126b3/dbmirror/mirror/host"
 	"github.com/f19126b3/dbmirror/mirror/host/endpoint"
@@ -25,7 +25,7 @@ type settings struct {
 	Dir          string
 	DSN, PeerDSN string    // of a partner
 	Addr         [4]string // of the endpoints, by mirror.Server
-	Operator     string    // where a partner answers its operator
+	Operator     string    // address of a partner's page for its operator
 	Profile      string
 	Credentials  endpoint.Credentials
 }
@@ -39,17 +39,6 @@ func child(args []string) (string, bool) {
 		return args[2], true
 	}
 	return "", false
-}
-
-// timing is the profile of that name.
-func timing(profile string) (host.Timing, error) {
-	switch profile {
-	case "default":
-		return host.Timing{}, nil
-	case "fast":
-		return host.Fast(), nil
-	}
-	return host.Timing{}, fmt.Errorf("profile %q is neither default nor fast", profile)
 }
 
 // runProgram is a partner or the witness until it is told to stop. It returns the exit status.
@@ -81,7 +70,7 @@ func serve(ctx context.Context, file string, logger *slog.Logger) error {
 	if err := json.Unmarshal(raw, &s); err != nil {
 		return fmt.Errorf("read settings: %w", err)
 	}
-	pace, err := timing(s.Profile)
+	pace, err := operator.Profile(s.Profile)
 	if err != nil {
 		return err
 	}
@@ -106,6 +95,11 @@ func serveWitness(ctx context.Context, s settings, pace host.Timing, logger *slo
 
 // servePartner runs a partner and, beside it, an address where an operator can look at it and command it.
 func servePartner(ctx context.Context, s settings, pace host.Timing, logger *slog.Logger) error {
+	page, err := operator.Open(s.Operator)
+	if err != nil {
+		return err
+	}
+	defer page.Close()
 	p, err := partner.New(partner.Config{
 		Session: s.Session, Self: s.Self, Dir: s.Dir,
 		DSN: pglog.Secret(s.DSN), PeerDSN: pglog.Secret(s.PeerDSN),
@@ -115,16 +109,5 @@ func servePartner(ctx context.Context, s settings, pace host.Timing, logger *slo
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var operator sync.WaitGroup
-	operator.Go(func() {
-		if err := answerOperator(ctx, s.Operator, p); err != nil {
-			cancel(err)
-		}
-	})
-	err = p.Run(ctx)
-	cancel(nil)
-	operator.Wait()
-	return err
+	return page.Run(ctx, operator.Partner(p), p.Run)
 }

@@ -33,7 +33,7 @@ type stage struct {
 	pg       [3]*pgtest.Server // by mirror.Server
 	programs [4]*process       // nil: not running, as it should be
 	addr     [4]string         // of the endpoints
-	operator [3]operator
+	page     [3]page           // of the partners' operators
 }
 
 // newStage finds PostgreSQL, makes two servers, and writes what the processes need. Close must be called also when it
@@ -100,7 +100,9 @@ func (s *stage) takePorts() error {
 		s.addr[p], err = take()
 	}
 	for p := mirror.PartnerA; p <= mirror.PartnerB && err == nil; p++ {
-		s.operator[p].addr, err = take()
+		var addr string
+		addr, err = take()
+		s.page[p] = page(addr)
 	}
 	return err
 }
@@ -128,7 +130,7 @@ func (s *stage) writeSettings() error {
 		}
 		set := settings{Session: s.session, Self: p, Dir: s.path(p, "d"), Addr: s.addr, Profile: s.profile, Credentials: credentials}
 		if p.IsPartner() {
-			set.DSN, set.PeerDSN, set.Operator = s.pg[p].DSN("app"), s.pg[p.Other()].DSN("app"), s.operator[p].addr
+			set.DSN, set.PeerDSN, set.Operator = s.pg[p].DSN("app"), s.pg[p.Other()].DSN("app"), string(s.page[p])
 		}
 		raw, err := json.Marshal(set)
 		if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/f19126b3/dbmirror/examples/internal/operator"
 	"github.com/f19126b3/dbmirror/mirror"
 	"github.com/f19126b3/dbmirror/partner/pglog"
 )
@@ -50,7 +52,7 @@ func (s *story) chapters() []chapter {
 
 // tour plays the story and cleans up behind it. The last line it prints is the result.
 func tour(ctx context.Context, out *console, profile string, rate int) (err error) {
-	pace, err := timing(profile)
+	pace, err := operator.Profile(profile)
 	if err != nil {
 		return err
 	}
@@ -162,7 +164,8 @@ func (s *story) comeBack(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.out.note("what the old principal had committed and never acknowledged is kept in %s, %d bytes", filepath.Base(file), len(text))
+		s.out.note("%d transactions that partner-a had committed, never acknowledged and not shipped are saved in %s",
+			bytes.Count(text, []byte(`"kind":"begin"`)), filepath.Base(file))
 	}
 	return s.awaitCommits(ctx, s.rate)
 }
@@ -186,7 +189,7 @@ func (s *story) restartWitness(ctx context.Context) error {
 
 func (s *story) manualFailover(ctx context.Context) error {
 	s.load.acks.forget()
-	if err := s.operator[mirror.PartnerB].failover(ctx); err != nil {
+	if err := s.page[mirror.PartnerB].failover(ctx); err != nil {
 		return fmt.Errorf("command failover: %w", err)
 	}
 	served, err := s.awaitService(ctx, mirror.PartnerA)

@@ -13,7 +13,7 @@ type logged struct {
 	Seq                                uint64 `json:"role_seq"`
 	Tables, Rows, Count                int64
 	Exact                              bool
-	File, Error                        string
+	Error                              string
 }
 
 // heard prints the lines that a visitor wants to see: transitions, and what else changes the database.
@@ -31,8 +31,6 @@ func (s *stage) heard(p mirror.Server, line []byte) {
 		s.out.note("%-9s  copied %d tables with %d rows", p, l.Tables, l.Rows)
 	case "sequences moved on":
 		s.out.note("%-9s  sequences moved past what the former principal handed out: %d (exact: %t)", p, l.Count, l.Exact)
-	case "transactions that the principal never had were saved":
-		s.out.note("%-9s  %d transactions that the new principal never had are saved in %s", p, l.Count, l.File)
 	default:
 		if l.Level == "ERROR" {
 			s.out.note("%-9s  %s", p, strings.TrimSpace(l.Msg+" "+l.Reason+" "+l.Error))
