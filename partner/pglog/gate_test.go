@@ -305,3 +305,25 @@ func TestGateCatchesSessionsThatAreStarting(t *testing.T) {
 		}
 	}
 }
+
+// A role with every right that can be granted closes the database, and is then shut out of it: this is why preflight
+// refuses any role but a superuser.
+func TestGateShutsOutALesserRole(t *testing.T) {
+	t.Parallel()
+	srv, _ := adminServer(t, nil) // which publishes all tables, as a lesser role cannot
+	ctx := adminContext(t)
+	adminExec(t, srv.DSN("app"), "CREATE ROLE lesser LOGIN REPLICATION", "ALTER DATABASE app OWNER TO lesser",
+		"ALTER SCHEMA dbmirror OWNER TO lesser", "ALTER TABLE dbmirror.settings OWNER TO lesser",
+		"GRANT ALTER SYSTEM ON PARAMETER synchronous_standby_names TO lesser",
+		"GRANT EXECUTE ON FUNCTION pg_catalog.pg_reload_conf() TO lesser",
+		"GRANT SET ON PARAMETER session_replication_role TO lesser", "GRANT pg_monitor, pg_signal_backend TO lesser")
+	dsn := clientDSN(t, srv.DSN("app"), "lesser")
+	s := dialServer(t, dsn)
+	require.ErrorContains(t, s.WaitBlock(ctx), "permission denied for view pg_file_settings")
+	super := adminClient(t, srv.DSN("app"))
+	_, err := s.SetGate(ctx, mirror.GateClosed, 0)
+	require.ErrorContains(t, err, "SQLSTATE 42501", "it cannot end a superuser's session")
+	require.NoError(t, super.Ping(ctx))
+	_, err = Dial(ctx, Secret(dsn), testSession)
+	require.ErrorContains(t, err, "too many connections")
+}

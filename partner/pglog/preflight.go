@@ -55,7 +55,6 @@ const (
 	CodePrepared            Code = "prepared_transactions"
 	CodeLongTransaction     Code = "long_transaction"
 	CodeSpace               Code = "space"
-	CodeRowSecurity         Code = "row_security"
 	CodeReplicaIdentity     Code = "replica_identity"
 	CodeUnloggedTable       Code = "unlogged_table"
 	CodeLargeObjects        Code = "large_objects"
@@ -176,7 +175,7 @@ func PreflightPrincipal(ctx context.Context, conn *pgx.Conn, cfg PreflightConfig
 	}
 	return examine(ctx, conn, serverPrincipal, func(e *examination) {
 		e.server(cfg)
-		e.rights(cfg)
+		e.rights()
 		e.tables()
 		e.sendingSpace(cfg)
 	})
@@ -191,7 +190,7 @@ func PreflightMirror(ctx context.Context, conn *pgx.Conn, cfg PreflightConfig) (
 	}
 	return examine(ctx, conn, serverMirror, func(e *examination) {
 		e.server(cfg)
-		e.rights(cfg)
+		e.rights()
 	})
 }
 

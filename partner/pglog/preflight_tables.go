@@ -12,7 +12,6 @@ const userRelations = ` FROM pg_class c JOIN pg_namespace n ON n.oid = c.relname
 // mirrored.
 func (e *examination) tables() {
 	e.replicaIdentity()
-	e.rowSecurity()
 	e.alwaysTriggers()
 	e.each(Warning, CodeUnloggedTable, `SELECT name, 'its rows are not logged and therefore not mirrored',
 			format('ALTER TABLE %s SET LOGGED', name)`+userRelations+`
@@ -50,13 +49,6 @@ func (e *examination) replicaIdentity() {
 			SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate
 				AND (c.relreplident = 'd' AND i.indisprimary OR c.relreplident = 'i' AND i.indisreplident))
 		ORDER BY 1`)
-}
-
-// rowSecurity looks for tables of which the connected role would copy only some rows.
-func (e *examination) rowSecurity() {
-	e.each(Fatal, CodeRowSecurity, `SELECT name, 'row security hides rows of it from the role that mirrors',
-			format('ALTER ROLE %I BYPASSRLS', current_user)`+userRelations+`
-		WHERE c.relkind IN ('r', 'p') AND row_security_active(c.oid) ORDER BY 1`)
 }
 
 // alwaysTriggers looks for triggers and rules that redo would fire a second time on the mirror.

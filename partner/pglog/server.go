@@ -15,7 +15,7 @@ import (
 )
 
 // Server is the administrative access to one PostgreSQL server and one database on it: its gate, whom its commits wait
-// for, its slots and sequences. The role of the connection string must be a superuser.
+// for, its slots and sequences. The role of the connection string must be a superuser: preflight refuses any other.
 //
 // The connections are few, are made when needed and again after a loss, and are named 'dbmirror ...' in
 // pg_stat_activity. All of them commit locally: with synchronous_commit=on the statement that closes the gate would
@@ -65,7 +65,7 @@ const (
 
 // Dial opens the access to the database that dsn names and tries it once. session is eight characters of a-z and 0-9
 // that set this mirroring session apart from others on the same server. The connection string must lead to one server.
-// Errors never show it.
+// Errors never show it. Dial does not look at the rights of its role; without a superuser's, some methods fail.
 func Dial(ctx context.Context, dsn Secret, session string) (*Server, error) {
 	if !regexp.MustCompile(`^[a-z0-9]{8}$`).MatchString(session) {
 		return nil, fmt.Errorf("dial server: session %q is not eight characters of a-z and 0-9", session)
