@@ -187,3 +187,37 @@ func TestSlotIsBlocked(t *testing.T) {
 		require.Less(t, time.Since(began), slotPatience)
 	})
 }
+
+// An orderly stop keeps a slot's position from version 17 on. Before, the slot may step back to where it was last saved:
+// its memory is no place to start reading.
+func TestSlotAfterAnOrderlyStop(t *testing.T) {
+	t.Parallel()
+	srv, s, dsn := waitServer(t)
+	ctx := adminContext(t)
+	start, err := s.CreateSlot(ctx, "slot_a")
+	require.NoError(t, err)
+	m := startMirror(t, s, dsn, "slot_a", mirrorA, false)
+	require.NoError(t, adminCommit(ctx, dsn))
+	end := adminValue[string](t, s, "SELECT pg_current_wal_flush_lsn()::text")
+	adminEventually(t, "the commit is confirmed", func() bool {
+		return adminValue[bool](t, s, "SELECT confirmed_flush_lsn >= $1::pg_lsn FROM pg_replication_slots", end)
+	})
+	m.end()
+	adminEventually(t, "nobody reads", func() bool {
+		return adminValue[bool](t, s, "SELECT active_pid IS NULL FROM pg_replication_slots")
+	})
+	before, err := s.Slot(ctx, "slot_a")
+	require.NoError(t, err)
+	require.Greater(t, before.Confirmed, start)
+	require.NoError(t, srv.Stop("fast"))
+	require.NoError(t, srv.Restart(ctx))
+	after, err := s.Slot(ctx, "slot_a")
+	require.NoError(t, err)
+	if adminValue[int](t, s, "SELECT current_setting('server_version_num')::int") >= 170000 {
+		require.Equal(t, before.Confirmed, after.Confirmed)
+	} else {
+		require.LessOrEqual(t, after.Confirmed, before.Confirmed)
+		require.GreaterOrEqual(t, after.Confirmed, start)
+		t.Logf("the slot was made at %s, stood at %s, and stands at %s", start, before.Confirmed, after.Confirmed)
+	}
+}
