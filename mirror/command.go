@@ -185,7 +185,7 @@ func (s *Session) nextEdit() func(*Record) {
 	r, c := s.hard.Record, s.goal
 	switch c.Kind {
 	case CommandSuspend:
-		if !r.Suspended {
+		if !r.Suspended || overBudget(r, c) {
 			return func(r *Record) {
 				r.Suspended, r.Why, r.InSync, r.SuspendedSeq = true, c.Reason, false, r.SuspendedSeq+1
 			}
@@ -212,6 +212,12 @@ func (s *Session) nextEdit() func(*Record) {
 		return func(r *Record) { r.Members[m], r.InSync = 0, false }
 	}
 	return nil
+}
+
+// overBudget: a session that is suspended already still has to give up the log it keeps when that reaches its bound;
+// it is then that log piles up.
+func overBudget(r Record, c Command) bool {
+	return c.Reason == ReasonLogBudget && r.Why != ReasonLogBudget
 }
 
 // nextWitness: out with the old one, its removal confirmed by a majority it belongs to; then in with the new one.

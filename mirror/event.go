@@ -31,12 +31,13 @@ const (
 	EventDatabaseDown                      // the local database does not answer
 	EventFailed                            // the data path cannot go on, for Reason
 	EventStopping                          // the host is about to stop in order
+	EventWaitLost                          // principal: found that commits do not wait for the mirror of Seq, though they should
 	numEventKinds
 )
 
 var eventNames = [numEventKinds]string{
 	"none", "ticked", "received", "linked", "unlinked", "commanded", "hardened", "redone", "ended", "halted", "waiting",
-	"whole", "drained", "aligned", "seeding", "streamed", "stream lost", "database up", "database down", "failed", "stopping",
+	"whole", "drained", "aligned", "seeding", "streamed", "stream lost", "database up", "database down", "failed", "stopping", "wait lost",
 }
 
 // String returns the kind in lower case.

@@ -25,6 +25,8 @@ func (s *Session) advancePrincipal() {
 	switch {
 	case s.handover.Active:
 		s.advanceHandover()
+	case r.InSync && s.unguarded:
+		s.change(ReasonWaitLost, func(r *Record) { r.InSync = false })
 	case r.InSync && s.mirrorGone():
 		s.expose()
 	case s.goal.Kind != 0:
@@ -63,7 +65,7 @@ func (s *Session) change(why Reason, edit func(*Record)) {
 	s.hard.Record = r
 	s.confirmed = false
 	s.exposed = s.exposed && !r.InSync
-	s.sync = syncing{}
+	s.sync, s.unguarded = syncing{}, false
 	s.note(Entry{Kind: EntryRecord, Role: RolePrincipal, Seq: r.Seq, Reason: why, Version: r.Version()})
 	if r.alone() {
 		s.confirm()
@@ -74,7 +76,7 @@ func (s *Session) change(why Reason, edit func(*Record)) {
 
 func (s *Session) propose() {
 	for _, p := range s.others() {
-		s.send(Message{Kind: MessagePropose, To: p})
+		s.send(Message{Kind: MessagePropose, To: p, Nonce: s.now})
 	}
 }
 
@@ -169,6 +171,13 @@ func (s *Session) onWaiting(ev Event) error {
 	if s.lead() && ev.Seq == s.hard.Record.Seq && s.sync.Wanted && !s.sync.Proven {
 		s.sync.Proven, s.sync.End = true, ev.LSN
 	}
+	return nil
+}
+
+// onWaitLost: commits may have been acknowledged without the mirror although the record says that it has them all. The
+// record is put right first; then SYNCHRONIZED is proven anew.
+func (s *Session) onWaitLost(ev Event) error {
+	s.unguarded = s.lead() && ev.Seq == s.hard.Record.Seq && s.hard.Record.InSync
 	return nil
 }
 

@@ -51,6 +51,7 @@ const (
 	ReasonPrincipalConnected        // the principal is connected
 	ReasonNoWitness                 // a witness is set and not connected, or none is set
 	ReasonNotEstablished            // there is no session yet
+	ReasonWaitLost                  // somebody changed synchronous_standby_names: commits did not wait for the mirror
 	numReasons
 )
 
@@ -61,7 +62,7 @@ var reasonNames = [numReasons]string{
 	"redo error", "log gap", "log budget", "log damaged", "disk full", "identity changed", "diverged", "stray write",
 	"preflight", "database down", "not a member", "stale", "promised", "not promotable", "lease", "serving",
 	"not draining", "wrong role", "busy", "not synchronized", "safety off", "principal connected", "no witness",
-	"not established",
+	"not established", "wait lost",
 }
 
 // String returns the reason in lower case.

@@ -124,7 +124,6 @@ func (r Record) elect(seq RoleSeq, candidate Server, how Election, hardened LSN)
 	n := r
 	n.Seq, n.Change, n.Forced = seq, 0, how == ElectionForced
 	if candidate == r.Principal {
-		n.Forced = r.Forced
 		return n
 	}
 	n.Principal = candidate

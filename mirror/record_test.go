@@ -53,8 +53,8 @@ func TestElect(t *testing.T) {
 	forced.Forced = true
 	again := forced.elect(7, PartnerA, ElectionAgain, 99)
 	want := forced
-	want.Seq, want.Change = 7, 0
-	require.Equal(t, want, again, "the same principal keeps its history, and what it began as")
+	want.Seq, want.Change, want.Forced = 7, 0, false
+	require.Equal(t, want, again, "the same principal keeps its history; this role sequence did not begin by force")
 }
 
 func TestVotesAndLists(t *testing.T) {

@@ -132,13 +132,17 @@ func (s *Session) onStreamLost(Event) error {
 
 // onFailed: the data path cannot go on. A mirror asks its principal to suspend the session; a principal does.
 func (s *Session) onFailed(ev Event) error {
+	if ev.Reason == ReasonNone {
+		return nil // not a failure that a person has to mend: the data path tries again
+	}
 	switch s.role() {
 	case RoleMirror:
 		s.failed, s.asked = ev.Reason, ev.Reason
 		s.requestSuspend()
 	case RolePrincipal:
-		if s.lead() && s.goal.Kind == 0 && !s.hard.Record.Suspended {
-			s.goal = Command{Kind: CommandSuspend, Reason: ev.Reason}
+		c := Command{Kind: CommandSuspend, Reason: ev.Reason}
+		if s.lead() && s.goal.Kind == 0 && (!s.hard.Record.Suspended || overBudget(s.hard.Record, c)) {
+			s.goal = c
 		}
 	}
 	return nil

@@ -35,6 +35,7 @@ type core struct {
 	won       bool // it was elected in this life: the gate is still that of a mirror
 	drained   bool // and the former principal had drained before: nothing was left behind
 	sync      syncing
+	unguarded bool // somebody let commits go on without the mirror
 	handover  handover
 	goal      Command // the change that is being carried out; Kind zero: none
 	logEnd    LSN
@@ -169,6 +170,7 @@ var handlers = [numEventKinds]func(*Session, Event) error{
 	EventEnded:        (*Session).onEnded,
 	EventHalted:       (*Session).onHalted,
 	EventWaiting:      (*Session).onWaiting,
+	EventWaitLost:     (*Session).onWaitLost,
 	EventWhole:        (*Session).onWhole,
 	EventDrained:      (*Session).onDrained,
 	EventAligned:      (*Session).onAligned,

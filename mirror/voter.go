@@ -78,8 +78,12 @@ func (s *Session) learn(m Message) {
 		restored := s.role() == RolePrincipal && m.Record.Seq == s.hard.Record.Seq
 		s.adopt(m.Record)
 		// Only this server changes the record of its own role sequence. One that it does not remember having made says that
-		// its state was put back to an older copy, promises included: it may act no more.
-		s.hard.Removed = s.hard.Removed || restored
+		// its state was put back to an older copy, promises included: it is another server from now on, and no member
+		// until it is admitted.
+		if restored {
+			s.hard.Incarnation++
+			s.hard.Removed = true
+		}
 		return
 	}
 	if !s.lead() {
@@ -89,9 +93,18 @@ func (s *Session) learn(m Message) {
 		s.campaign(ElectionAgain)
 		return
 	}
-	if m.Record == s.hard.Record && m.Promised == s.hard.Promised && s.hard.Record.votes(m.From, m.Incarnation) {
+	if m.Record == s.hard.Record && m.Promised == s.hard.Promised && s.hard.Record.votes(m.From, m.Incarnation) && s.answers(m) {
 		s.confirm()
 	}
+}
+
+// answers says whether a message answers one that this server sent since it started. What was said to a former life
+// confirms nothing now. Exploration, which has no clock, lets everything count.
+func (s *Session) answers(m Message) bool {
+	if s.cfg.Timing.Lease == 0 {
+		return true
+	}
+	return (m.Kind == MessagePong || m.Kind == MessageAccept) && m.Nonce != 0 && m.Nonce-s.cfg.Clock <= s.now-s.cfg.Clock
 }
 
 // deafened says whether a voter has promised a newer role sequence than this principal's, and so hears it no more: only
@@ -136,7 +149,7 @@ func (s *Session) adopt(r Record) {
 // drop ends what a principal or a candidate holds in memory only.
 func (s *Session) drop() {
 	s.confirmed, s.standing, s.exposed, s.whole, s.won, s.drained = false, false, false, false, false, false
-	s.sync, s.handover, s.claim, s.goal = syncing{}, handover{}, claim{}, Command{}
+	s.sync, s.handover, s.claim, s.goal, s.unguarded = syncing{}, handover{}, claim{}, Command{}, false
 }
 
 // forget drops evidence about the data path of an older role sequence.
@@ -159,7 +172,7 @@ func (s *Session) onPropose(m Message) {
 		s.send(Message{Kind: MessageRefuse, To: m.From, Seq: m.Record.Seq, Reason: ReasonStale})
 		return
 	}
-	s.send(Message{Kind: MessageAccept, To: m.From})
+	s.send(Message{Kind: MessageAccept, To: m.From, Nonce: m.Nonce})
 }
 
 // onVote decides an election. Reachability is never a permission: what counts are versions, promises and leases

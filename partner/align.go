@@ -59,10 +59,31 @@ func (d *dataPath) undivided(ctx context.Context, duty mirror.Duty) (bool, error
 	if err := d.gate(ctx, mirror.GateClosed, 0); err != nil {
 		return false, err
 	}
+	if kept, err := d.keeps(ctx, own, fork); err != nil || !kept {
+		return false, err
+	}
 	if err := d.server.FreeSlot(ctx, own.Slot); err != nil {
 		return false, err
 	}
 	return d.saveTail(ctx, own.Slot, fork, duty)
+}
+
+// keeps says whether this server still has all of its own log up to the fork. One that was put back to an older state has
+// no tail either, and lacks what the principal took for granted. A prepared transaction may yet commit anything.
+func (d *dataPath) keeps(ctx context.Context, own pglog.Reign, fork mirror.LSN) (bool, error) {
+	id, err := d.server.Identity(ctx)
+	if err != nil {
+		return false, err
+	}
+	health, err := d.server.Ping(ctx)
+	if err != nil {
+		return false, err
+	}
+	prepared := 0
+	err = d.server.Admin(ctx, func(conn *pgx.Conn) error {
+		return conn.QueryRow(ctx, "SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()").Scan(&prepared)
+	})
+	return err == nil && id.SystemID == own.SystemID && health.Flushed >= fork && prepared == 0, err
 }
 
 // saveTail writes what this server committed after the fork to a file, and says whether there was nothing.
@@ -87,6 +108,9 @@ func (d *dataPath) saveTail(ctx context.Context, slot string, fork mirror.LSN, d
 	if err := f.Sync(); err != nil {
 		return false, fmt.Errorf("save lost transactions: %w", err)
 	}
+	if err := syncDir(d.p.cfg.Dir); err != nil {
+		return false, fmt.Errorf("save lost transactions: %w", err)
+	}
 	note := fmt.Sprintf("%d transactions with %d changes of %v after %s are not at the principal; saved to %s",
 		tail.Transactions, tail.Changes, tail.Tables, fork, filepath.Base(path))
 	d.p.journal.note(line{Kind: "lost transactions", RoleSeq: uint64(duty.Seq), Reason: mirror.ReasonDiverged.String(), LSN: fork.String(), Note: note})
@@ -98,11 +122,12 @@ func (d *dataPath) saveTail(ctx context.Context, slot string, fork mirror.LSN, d
 func (d *dataPath) aligned(ctx context.Context, reign pglog.Reign, duty mirror.Duty) error {
 	base := mirror.Position{Seq: duty.Seq, LSN: reign.Start}
 	d.follow.stopRedo()
-	if err := d.p.queue.Reset(base); err != nil {
-		return fmt.Errorf("begin the hardened log: %w", err)
-	}
+	// The row first: until the log begins anew, what is left of the old one lies below the row and is passed over.
 	if err := d.setProgress(ctx, base); err != nil {
 		return err
+	}
+	if err := d.p.queue.Reset(base); err != nil {
+		return fmt.Errorf("begin the hardened log: %w", err)
 	}
 	return d.p.host.Ask(ctx, mirror.Event{Kind: mirror.EventAligned, Seq: duty.Seq, LSN: reign.Start})
 }
@@ -198,4 +223,13 @@ func (d *dataPath) copy(ctx context.Context, reign pglog.Reign, replace bool) (m
 	d.p.cfg.Logger.Info("database copied", "tables", result.Tables, "rows", result.Rows, "bytes", result.Bytes, "duration", result.Duration)
 	d.setFindings(result.Findings)
 	return snapshot.Start, nil
+}
+
+// syncDir puts the names in a directory on disk.
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }

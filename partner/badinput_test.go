@@ -7,8 +7,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -84,7 +87,15 @@ func TestBadDirectory(t *testing.T) {
 	p.edit = func(c *Config) { c.PeerDSN = pglog.Secret(server.DSN("postgres")) } // never reached
 	other := begin(t, p.config(mirror.PartnerA))
 	other.await("waiting", func(st Status) bool { return strings.Contains(st.Trouble, "partner-b has not said") })
-	for _, c := range badDirectories {
+	cases := badDirectories
+	if mayMount() {
+		cases = append(slices.Clip(cases), badDirectory{"full", func(t *testing.T, _ *pair, cfg Config) {
+			limitSpace(t, cfg.Dir)(t)
+		}, "no space left on device", "make room for"})
+	} else {
+		t.Log("a full directory is not tried: only root on Linux can give it a file system of its own")
+	}
+	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			log := new(logBook)
 			cfg := p.config(mirror.PartnerB)
@@ -103,11 +114,13 @@ func TestBadDirectory(t *testing.T) {
 	}
 }
 
-var badDirectories = []struct {
+type badDirectory struct {
 	name        string
 	spoil       func(t *testing.T, p *pair, cfg Config)
 	cause, mend string
-}{
+}
+
+var badDirectories = []badDirectory{
 	{"a file in its place", func(t *testing.T, _ *pair, cfg Config) {
 		require.NoError(t, os.WriteFile(cfg.Dir, nil, 0o600))
 	}, "not a directory", "choose another Dir"},
@@ -167,6 +180,26 @@ func forbid(t *testing.T, _ *pair, cfg Config) {
 		return
 	}
 	mountTmpfs(t, cfg.Dir, mountReadOnly, "mode=0500")
+}
+
+// mayMount says whether this test can give a directory a file system of its own.
+func mayMount() bool { return runtime.GOOS == "linux" && os.Geteuid() == 0 }
+
+// limitSpace puts a directory on a small file system of its own, and returns what fills it up until release is called.
+func limitSpace(t *testing.T, dir string) (fill func(*testing.T) (release func())) {
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	mountTmpfs(t, dir, 0, "mode=0700,size=12m")
+	return func(t *testing.T) func() {
+		ballast := filepath.Join(dir, "ballast")
+		f, err := os.Create(ballast)
+		require.NoError(t, err)
+		defer f.Close()
+		for err == nil {
+			_, err = f.Write(make([]byte, 4<<10))
+		}
+		require.ErrorIs(t, err, syscall.ENOSPC)
+		return func() { require.NoError(t, os.Remove(ballast)) }
+	}
 }
 
 func listing(t *testing.T, dir string) (names []string) {

@@ -77,3 +77,15 @@ func (p *Partner) forgetPlace() error {
 	}
 	return nil
 }
+
+func (d *dataPath) setPlace(own place) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mu.place = own
+}
+
+func (d *dataPath) setReached(theirs place) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mu.reached = theirs
+}

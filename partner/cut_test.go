@@ -15,7 +15,12 @@ import (
 )
 
 // isolate puts a cable on every link of partner A: its endpoint, its way to the others, and its server as B reaches it.
-func (p *pair) isolate() (sever, mend func()) {
+func (p *pair) isolate() (sever, mend func()) { return p.cables(true) }
+
+// isolateEndpoint does the same and leaves the servers reachable: only the program is cut off.
+func (p *pair) isolateEndpoint() (sever, mend func()) { return p.cables(false) }
+
+func (p *pair) cables(servers bool) (sever, mend func()) {
 	in := newCable(p.t, p.addr[mirror.PartnerA])                                              // B and the witness to A's endpoint
 	server := newCable(p.t, fmt.Sprintf("127.0.0.1:%d", p.pg[mirror.PartnerA].Port()))        // B to A's database server
 	back := newCable(p.t, fmt.Sprintf("127.0.0.1:%d", p.pg[mirror.PartnerB].Port()))          // A to B's database server
@@ -29,7 +34,10 @@ func (p *pair) isolate() (sever, mend func()) {
 		}
 	}
 	p.witnessSees[mirror.PartnerA] = in.addr()
-	all := []*cable{in, server, back, toB, toW}
+	all := []*cable{in, toB, toW}
+	if servers {
+		all = append(all, server, back)
+	}
 	return func() {
 			for _, c := range all {
 				c.sever()
@@ -82,6 +90,50 @@ func TestPrincipalCutOff(t *testing.T) {
 	clients.check(p.pg[mirror.PartnerB])
 	p.exec(mirror.PartnerB, "INSERT INTO ledger(id) VALUES (-2)")
 	p.awaitEqual()
+}
+
+// TestEndpointCutOff cuts off only the principal's program. Its server streams on, which is no sign of life once the
+// principal has closed it: the mirror takes over, and nothing is lost.
+func TestEndpointCutOff(t *testing.T) {
+	p := newPair(t)
+	sever, mend := p.isolateEndpoint()
+	p.exec(mirror.PartnerA, ledgerTable)
+	p.startWitness()
+	p.start(mirror.PartnerB)
+	p.start(mirror.PartnerA)
+	p.awaitSynchronized(mirror.PartnerA)
+	clients := p.load(2)
+	clients.awaitAck(5 * time.Second)
+	sever()
+	p.await(mirror.PartnerA, "closed", 10*time.Second, func(st Status) bool { return st.Gate == mirror.GateClosed })
+	p.await(mirror.PartnerB, "serving", 10*time.Second, func(st Status) bool { return st.Serving && st.Gate == mirror.GateOpen })
+	clients.awaitAck(5 * time.Second)
+	mend()
+	p.awaitSynchronized(mirror.PartnerB)
+	clients.end()
+	p.awaitEqual()
+	clients.check(p.pg[mirror.PartnerA])
+	clients.check(p.pg[mirror.PartnerB])
+}
+
+// TestStrangerChangesTheWait: somebody takes the mirror out of synchronous_standby_names. The session notices, records
+// that the mirror may lack commits, and proves SYNCHRONIZED anew.
+func TestStrangerChangesTheWait(t *testing.T) {
+	p := newPair(t)
+	p.exec(mirror.PartnerA, ledgerTable)
+	p.startWitness()
+	p.start(mirror.PartnerB)
+	p.start(mirror.PartnerA)
+	p.awaitSynchronized(mirror.PartnerA)
+	before := p.partner[mirror.PartnerA].Status().Record
+	p.exec(mirror.PartnerA, "ALTER SYSTEM RESET synchronous_standby_names")
+	p.exec(mirror.PartnerA, "SELECT pg_reload_conf()")
+	p.await(mirror.PartnerA, "proven anew", 15*time.Second, func(st Status) bool {
+		return st.Record.Change >= before.Change+2 && st.Record.InSync && st.State == mirror.StateSynchronized
+	})
+	names, err := p.pg[mirror.PartnerA].Psql(t.Context(), "app", "SHOW synchronous_standby_names")
+	require.NoError(t, err)
+	require.Contains(t, names, mirrorName(p.session[:8], before, mirror.PartnerB))
 }
 
 // TestFailoverAtDefaults: with the default timing an automatic failover takes at most 13 seconds from the kill.

@@ -14,18 +14,20 @@ import (
 // dataPath brings the local database and the stream to where the session wants them, and reports what it has proven.
 // One goroutine works; the session's goroutine only leaves its wish, and stops hardening when it must be stopped at once.
 type dataPath struct {
-	p      *Partner
-	server *pglog.Server
-	report func(mirror.Event) bool
-	follow *follow
-	have   proven // owned by the working goroutine
-	beat   *task  // the heartbeat under way; owned by the working goroutine, as is beaten, when it began
-	beaten time.Time
-	blamed bool // the session was last seen failed; owned by the working goroutine
+	p       *Partner
+	server  *pglog.Server
+	report  func(mirror.Event) bool
+	follow  *follow
+	have    proven // owned by the working goroutine
+	working uint64 // number of the wish that is being worked on; owned by the working goroutine
+	beat    *task  // the heartbeat under way; owned by the working goroutine, as is beaten, when it began
+	beaten  time.Time
+	blamed  bool // the session was last seen failed; owned by the working goroutine
 
 	mu struct {
 		sync.Mutex
 		wish     mirror.Duty
+		number   uint64        // of the wish
 		changed  chan struct{} // closed when the wish changes
 		shown    shown
 		findings []pglog.Finding
@@ -43,8 +45,8 @@ type proven struct {
 	gate         mirror.Gate
 	wait         mirror.Wait // WaitNone: ours are out of the setting or never in force
 	waitSeq      mirror.RoleSeq
-	removed      bool // nothing of ours is in the setting, persisted either
-	drained      mirror.RoleSeq
+	removed      bool        // nothing of ours is in the setting, persisted either
+	drained      uint64      // number of the wish under which it was drained
 	reign        pglog.Reign // the row of the present role sequence on this server, as principal
 	whole        mirror.RoleSeq
 	cleaned      bool // as mirror: slots of our own former reigns are gone
@@ -68,9 +70,10 @@ func newDataPath(p *Partner) *dataPath {
 }
 
 // want takes the session's wish. It does not block.
-func (d *dataPath) want(wish mirror.Duty) {
+func (d *dataPath) want(wish mirror.Duty, number uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.mu.number = number
 	if wish == d.mu.wish {
 		return
 	}
@@ -85,14 +88,20 @@ func (d *dataPath) halt() mirror.Position {
 	d.mu.wish.Ship = false
 	d.mu.Unlock()
 	d.follow.stopStream()
-	return d.p.queue.Hardened()
+	end := d.p.queue.Hardened()
+	// The same principal may go on in a newer role sequence before its log has been followed there.
+	end.Seq = max(end.Seq, d.p.host.Hard().Aligned)
+	return end
 }
 
-func (d *dataPath) wish() (mirror.Duty, <-chan struct{}) {
+func (d *dataPath) wish() (mirror.Duty, uint64, <-chan struct{}) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.mu.wish, d.mu.changed
+	return d.mu.wish, d.mu.number, d.mu.changed
 }
+
+// prove reports what was proven for the wish that is being worked on: it counts only if that is still the wish.
+func (d *dataPath) prove(ev mirror.Event) bool { return d.p.host.TellUnder(d.working, ev) }
 
 // look is how often the database is looked at though nothing has changed.
 const look = 250 * time.Millisecond
@@ -103,7 +112,8 @@ func (d *dataPath) run(ctx context.Context) {
 	tick := time.NewTicker(look)
 	defer tick.Stop()
 	for ctx.Err() == nil {
-		wish, changed := d.wish()
+		wish, number, changed := d.wish()
+		d.working = number
 		step, cancel := context.WithCancel(ctx)
 		stop := context.AfterFunc(ctx, cancel)
 		done := make(chan struct{})
@@ -152,9 +162,22 @@ func (d *dataPath) reconcile(ctx context.Context, wish mirror.Duty) error {
 	case wish.Role == mirror.RoleMirror:
 		return d.mirror(ctx, wish)
 	case wish.Gate == mirror.GateClosed:
-		return d.fence(ctx)
+		return d.leave(ctx)
 	}
 	return nil
+}
+
+// leave is the end of a server whose session went on without it, or broke down: it follows nobody and serves nobody. Its
+// slots stay, for they hold what nobody else may have.
+func (d *dataPath) leave(ctx context.Context) error {
+	d.follow.stop()
+	if err := d.fence(ctx); err != nil {
+		return err
+	}
+	if !d.p.host.Status().Removed {
+		return nil
+	}
+	return d.removeNames(ctx)
 }
 
 // check sees whether the local server answers, and whether it has restarted: what was proven before is then void, for
@@ -190,6 +213,7 @@ func (d *dataPath) recognize(ctx context.Context, role mirror.Role) error {
 	if err != nil {
 		return err
 	}
+	d.setPlace(placeOf(id))
 	err = d.p.belong(id)
 	if errors.Is(err, errOtherDatabase) {
 		d.report(mirror.Event{Kind: mirror.EventDatabaseDown})
@@ -230,13 +254,20 @@ func (d *dataPath) fence(ctx context.Context) error {
 			return err
 		}
 		if waiting.Name == "" && waiting.RestartWaits {
-			if err := d.server.WaitBlock(ctx); err != nil {
-				return err
+			// Within bounds: a server that is slow to block commits must be closed all the same.
+			blocking, cancel := context.WithTimeout(ctx, blockTimeout)
+			err := d.server.WaitBlock(blocking)
+			cancel()
+			if err != nil && ctx.Err() == nil {
+				d.p.cfg.Logger.Warn("commits could not be blocked before the database is closed", "error", err)
 			}
 		}
 	}
 	return d.gate(ctx, mirror.GateClosed, 0)
 }
+
+// blockTimeout is how long a fence waits for commits to be blocked before it closes the database.
+const blockTimeout = 500 * time.Millisecond
 
 // awaitFence waits until the database is closed, or the time is over.
 func (d *dataPath) awaitFence(limit time.Duration) {

@@ -20,6 +20,7 @@ import (
 type follow struct {
 	d            *dataPath
 	transactions atomic.Uint64 // hardened since the program started
+	fenced       atomic.Bool   // the principal is silent and its server is closed: that it streams is no service
 
 	mu struct {
 		sync.Mutex
@@ -77,9 +78,8 @@ func (f *follow) stop() {
 func (f *follow) stopStream() {
 	f.mu.Lock()
 	t := f.mu.stream
-	f.mu.stream = nil
 	f.mu.Unlock()
-	t.stop() // without the lock: what ends may need it
+	t.stop() // without the lock: what ends may need it. Whoever else asks waits for the same end.
 	f.d.trouble(tryFollow, nil)
 }
 
@@ -119,8 +119,11 @@ func (f *follow) startRedo() error {
 	f.mu.redoer = r
 	f.mu.redo = startTask(func(ctx context.Context) {
 		err := r.Run(ctx, f.d.p.queue)
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			err = nil
+		case errors.Is(err, pglog.ErrNoProgress):
+			err = fmt.Errorf("the mirror's database was made anew or restored: %w; reseed to copy the principal's to it", err)
 		}
 		if reasonOf(err) != mirror.ReasonNone {
 			f.d.failed(fmt.Errorf("redo: %w", err))
@@ -195,10 +198,11 @@ func (f *follow) silence() time.Duration {
 func (f *follow) launch(reader *pglog.Stream, duty mirror.Duty) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if wish, _ := f.d.wish(); wish != duty {
+	if wish, _, _ := f.d.wish(); wish != duty {
 		return
 	}
 	f.mu.reader = reader
+	f.fenced.Store(false)
 	f.mu.stream = startTask(func(ctx context.Context) {
 		log := &hardening{follow: f, queue: f.d.p.queue, news: make(chan struct{}, 1)}
 		var helpers sync.WaitGroup
@@ -279,7 +283,9 @@ func (f *follow) announce(ctx context.Context, log *hardening, reader *pglog.Str
 		if last := reader.Status().LastByte; last.After(heard) {
 			heard = last
 			f.d.trouble(tryFollow, nil)
-			f.d.report(mirror.Event{Kind: mirror.EventStreamed})
+			if !f.fenced.Load() {
+				f.d.report(mirror.Event{Kind: mirror.EventStreamed})
+			}
 		}
 		f.announceRedo()
 		select {
@@ -302,7 +308,9 @@ func (f *follow) announceRedo() {
 	r := f.mu.redoer
 	f.mu.Unlock()
 	if r != nil {
-		if at := r.Progress().Redone; at.LSN > 0 {
+		progress := r.Progress()
+		f.d.trouble(tryRedoing, progress.Trouble)
+		if at := progress.Redone; at.LSN > 0 {
 			f.d.report(mirror.Event{Kind: mirror.EventRedone, Seq: at.Seq, LSN: at.LSN})
 		}
 	}
@@ -313,7 +321,7 @@ func (f *follow) sample(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
-		if err := f.sampleSequences(ctx); ctx.Err() == nil {
+		if err := errors.Join(f.sampleSequences(ctx), f.sampleGate(ctx)); ctx.Err() == nil {
 			f.d.trouble(trySample, err)
 		}
 		select {
@@ -323,6 +331,31 @@ func (f *follow) sample(ctx context.Context) {
 		case <-tick.C:
 		}
 	}
+}
+
+// sampleGate looks whether a principal that is silent still serves. One that was cut off closes its database, and its
+// server streams on: that is no sign of life then.
+func (f *follow) sampleGate(ctx context.Context) error {
+	st := f.d.p.host.Status()
+	if st.Peers[st.Record.Principal].Connected {
+		f.fenced.Store(false)
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	principal, err := f.d.peer(ctx)
+	if err != nil {
+		return err
+	}
+	proof, err := principal.Gate(ctx)
+	if err != nil {
+		return err
+	}
+	f.fenced.Store(proof.Gate == mirror.GateClosed)
+	if f.fenced.Load() {
+		f.lost()
+	}
+	return nil
 }
 
 // sampleSequences reads the principal's sequences once and keeps them here.

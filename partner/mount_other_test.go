@@ -2,7 +2,11 @@
 
 package partner
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/f19126b3/dbmirror/partner/pgtest"
+)
 
 const mountReadOnly = 1
 
@@ -10,4 +14,10 @@ const mountReadOnly = 1
 func mountTmpfs(t *testing.T, dir string, _ uintptr, _ string) {
 	t.Helper()
 	t.Fatalf("a file system of its own for %s can be made on Linux only: run this test there, or as an ordinary user", dir)
+}
+
+func serverTmpfs(t *testing.T, server *pgtest.Server, _ string) (string, func(string)) {
+	t.Helper()
+	mountTmpfs(t, server.LogFile(), 0, "")
+	return "", nil
 }

@@ -103,6 +103,7 @@ func (p *Partner) exchange(ctx context.Context) {
 	var said string
 	var at time.Time
 	for {
+		p.observe()
 		body := p.ownNote().encode()
 		if string(body) != said || time.Since(at) >= noteEvery {
 			if p.tell(ctx, body) == nil {
@@ -168,9 +169,27 @@ func (p *Partner) showPeers(st *Status) {
 			st.Findings = append(slices.Clip(st.Findings), f)
 		}
 	}
+}
+
+// observe turns what is wrong between the partners, and what the session shows without a word, into troubles.
+func (p *Partner) observe() {
+	st, other := p.host.Status(), p.cfg.Self.Other()
+	var lost error
 	if st.Role == mirror.RolePrincipal && st.Peers[other].Newcomer != 0 {
-		st.Trouble = join(st.Trouble, fmt.Sprintf("%s has lost its state, or is another server: Admit takes it in as a new mirror", other))
+		lost = fmt.Errorf("%s has lost its state, or is another server: Admit, asked of %s, takes it in as a new mirror", other, p.cfg.Self)
 	}
+	p.data.trouble(tryAdmit, lost)
+	p.data.trouble(trySettings, p.disagreement())
+}
+
+// disagreement says how the settings of the two partners contradict each other.
+func (p *Partner) disagreement() error {
+	theirs, fresh := p.peerNote()
+	if !fresh || theirs.Stopped || theirs.Timing == p.host.Timing() {
+		return nil
+	}
+	return fmt.Errorf("%s has other timeouts (%+v) than this partner (%+v): set the same Timing on all three servers",
+		p.cfg.Self.Other(), theirs.Timing, p.host.Timing())
 }
 
 func join(a, b string) string {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/f19126b3/dbmirror/mirror"
@@ -53,6 +54,9 @@ func New(cfg Config) (*Partner, error) {
 		return nil, err
 	}
 	if err := p.open(); err != nil {
+		if errors.Is(err, syscall.ENOSPC) {
+			err = fmt.Errorf("%w; make room for %s", err, p.cfg.Dir)
+		}
 		p.farewell(err)
 		p.close()
 		return nil, err
@@ -174,6 +178,7 @@ func (p *Partner) enter(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	p.data.setPlace(placeOf(id))
 	return p.belong(id)
 }
 

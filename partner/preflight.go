@@ -69,9 +69,8 @@ func (d *dataPath) examine(ctx context.Context, principal mirror.Server, st mirr
 	if err != nil {
 		return []pglog.Finding{pglog.ConnectFinding(d.p.side(principal, d.p.cfg.Self), err)}, nil
 	}
-	d.mu.Lock()
-	d.mu.place, d.mu.reached = placeOf(own), place{}
-	d.mu.Unlock()
+	d.setPlace(placeOf(own))
+	d.setReached(place{})
 	peer, err := d.peer(ctx)
 	var reached pglog.Identity
 	if err == nil {
@@ -80,9 +79,7 @@ func (d *dataPath) examine(ctx context.Context, principal mirror.Server, st mirr
 	if err != nil {
 		return []pglog.Finding{pglog.ConnectFinding(d.p.side(principal, d.p.cfg.Self.Other()), err)}, nil
 	}
-	d.mu.Lock()
-	d.mu.reached = placeOf(reached)
-	d.mu.Unlock()
+	d.setReached(placeOf(reached))
 	content, err := d.content(ctx, principal, st)
 	if err != nil {
 		return nil, err

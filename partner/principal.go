@@ -20,7 +20,8 @@ func (d *dataPath) principal(ctx context.Context, duty mirror.Duty) error {
 			grace = d.p.cfg.Limits.Grace
 		}
 		if err := d.gate(ctx, mirror.GateClosed, grace); err != nil {
-			return fmt.Errorf("close the database: %w", err)
+			// What cannot be closed must at least not acknowledge alone.
+			return errors.Join(fmt.Errorf("close the database: %w", err), d.wait(ctx, duty))
 		}
 	}
 	if err := d.wait(ctx, duty); err != nil {
@@ -86,7 +87,7 @@ func (d *dataPath) wait(ctx context.Context, duty mirror.Duty) error {
 	}
 	d.have.wait, d.have.waitSeq = mirror.WaitMirror, duty.Seq
 	d.showWaiting(name)
-	d.report(mirror.Event{Kind: mirror.EventWaiting, Seq: duty.Seq, LSN: end})
+	d.prove(mirror.Event{Kind: mirror.EventWaiting, Seq: duty.Seq, LSN: end})
 	return nil
 }
 
@@ -109,7 +110,7 @@ func (d *dataPath) promote(ctx context.Context, duty mirror.Duty) error {
 		}
 	}
 	if duty.Work == mirror.WorkPromote {
-		d.report(mirror.Event{Kind: mirror.EventWhole, Seq: duty.Seq})
+		d.prove(mirror.Event{Kind: mirror.EventWhole, Seq: duty.Seq})
 	}
 	return nil
 }
@@ -187,7 +188,7 @@ func (d *dataPath) drain(ctx context.Context, duty mirror.Duty) error {
 		d.have.drained = 0
 		return nil
 	}
-	if d.have.drained == duty.Seq {
+	if d.have.drained == d.working {
 		return nil
 	}
 	// A commit of our own is the barrier: the mirror's report passes it when everything before it is hardened.
@@ -195,8 +196,8 @@ func (d *dataPath) drain(ctx context.Context, duty mirror.Duty) error {
 	if err != nil {
 		return fmt.Errorf("write the barrier: %w", err)
 	}
-	if d.report(mirror.Event{Kind: mirror.EventDrained, Seq: duty.Seq, LSN: end}) {
-		d.have.drained = duty.Seq
+	if d.prove(mirror.Event{Kind: mirror.EventDrained, Seq: duty.Seq, LSN: end}) {
+		d.have.drained = d.working
 	}
 	return nil
 }
@@ -209,14 +210,8 @@ func (d *dataPath) watch(ctx context.Context, duty mirror.Duty) error {
 	}
 	d.have.looked = time.Now()
 	d.heartbeat(duty)
-	if duty.Wait == mirror.WaitNone {
-		waiting, err := d.server.Waiting(ctx)
-		if err != nil {
-			return err
-		}
-		if waiting.Reloaded || waiting.Name != "" {
-			d.have.wait = 0 // somebody's reload brought what is meant for the next restart into force
-		}
+	if err := d.guard(ctx, duty); err != nil {
+		return err
 	}
 	if !duty.Ship {
 		d.showRetained(0)
@@ -233,6 +228,35 @@ func (d *dataPath) watch(ctx context.Context, duty mirror.Duty) error {
 	if retained > d.p.cfg.Limits.LogBudget {
 		d.report(mirror.Event{Kind: mirror.EventFailed, Reason: mirror.ReasonLogBudget})
 	}
+	return nil
+}
+
+// guard sees whether the server still waits as it was told to. Somebody else may change the setting, or reload it.
+func (d *dataPath) guard(ctx context.Context, duty mirror.Duty) error {
+	waiting, err := d.server.Waiting(ctx)
+	if err != nil {
+		return err
+	}
+	if duty.Wait == mirror.WaitNone {
+		if waiting.Reloaded || waiting.Name != "" {
+			d.have.wait = 0 // somebody's reload brought what is meant for the next restart into force
+		}
+		return nil
+	}
+	record := d.p.host.Status().Record
+	if d.have.wait != mirror.WaitMirror || record.Seq != duty.Seq || duty.Prove {
+		return nil
+	}
+	name := mirrorName(d.p.short(), record, d.p.cfg.Self.Other())
+	if waiting.Name == name && waiting.RestartWaits && waiting.Foreign == 0 {
+		return nil
+	}
+	d.have.wait = 0
+	if waiting.Name == name && waiting.Foreign == 0 {
+		return nil // only the file is wrong: nothing was acknowledged alone
+	}
+	d.p.cfg.Logger.Error("somebody changed whom commits wait for", "in_force", waiting.InForce, "expected", name, "foreign_walsenders", waiting.Foreign)
+	d.report(mirror.Event{Kind: mirror.EventWaitLost, Seq: duty.Seq})
 	return nil
 }
 

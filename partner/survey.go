@@ -18,13 +18,16 @@ const surveyEvery = 2 * time.Second
 func (p *Partner) survey(ctx context.Context) {
 	tick := time.NewTicker(surveyEvery)
 	defer tick.Stop()
-	suspended := false
+	suspended, verified := false, false
 	for {
 		st := p.host.Status()
 		before := suspended
 		suspended = st.Record.Suspended && st.Record.Why == mirror.ReasonPreflight
 		if st.Role == mirror.RoleNone && !st.Removed || suspended || before { // once more when it is over
 			p.look(ctx, st)
+		}
+		if !verified && st.Role != mirror.RoleNone {
+			verified = p.verifyPeer(ctx)
 		}
 		select {
 		case <-ctx.Done():
@@ -48,11 +51,10 @@ func (p *Partner) look(ctx context.Context, st mirror.Status) {
 	if ctx.Err() != nil {
 		return
 	}
-	if err == nil {
-		err = pglog.Refuse(findings)
-	}
-	if err == nil {
-		err = p.contradiction()
+	if err == nil && st.Role == mirror.RoleNone {
+		if err = pglog.Refuse(findings); err == nil {
+			err = p.contradiction()
+		}
 	}
 	p.data.trouble(trySurvey, err)
 	p.data.mu.Lock()
@@ -70,8 +72,6 @@ func (p *Partner) contradiction() error {
 	switch {
 	case !fresh || theirs.Stopped || theirs.Database == place{}:
 		return fmt.Errorf("%w: %s has not said which database it has: start it, and see that it can be reached", errWaiting, other)
-	case theirs.Timing != p.host.Timing():
-		return fmt.Errorf("%s has other timeouts (%+v) than this partner (%+v): set the same Timing on all three servers", other, theirs.Timing, p.host.Timing())
 	case theirs.Establish && p.cfg.Establish:
 		return errors.New("both partners are told to make the session: set Establish on the one that is to be principal only")
 	case reached != place{} && !reached.same(theirs.Database):
@@ -79,8 +79,34 @@ func (p *Partner) contradiction() error {
 	case own.same(theirs.Database):
 		return fmt.Errorf("both partners have the same database, %s: correct DSN here or there", own)
 	}
-	return nil
+	return p.disagreement()
 }
+
+// verifyPeer compares the database that PeerDSN leads to with the one that the other partner says it has. It returns
+// whether that is settled: a mistake would come to light at a change of roles only, when it is too late.
+func (p *Partner) verifyPeer(ctx context.Context) bool {
+	theirs, fresh := p.peerNote()
+	if !fresh || theirs.Stopped || theirs.Database == (place{}) {
+		return false
+	}
+	limited, cancel := context.WithTimeout(ctx, verifyTimeout)
+	defer cancel()
+	peer, err := p.data.peer(limited)
+	if err != nil {
+		return false // an outage there is for others to tell
+	}
+	id, err := peer.Identity(limited)
+	if err != nil {
+		return false
+	}
+	if reached := placeOf(id); !reached.same(theirs.Database) {
+		err = fmt.Errorf("PeerDSN leads to %s, %s has %s: correct PeerDSN", reached, p.cfg.Self.Other(), theirs.Database)
+	}
+	p.data.trouble(tryPeer, err)
+	return err == nil
+}
+
+const verifyTimeout = 3 * time.Second
 
 // mayEstablish says what is against making the session; nil: nothing, at either partner.
 func (p *Partner) mayEstablish() error {

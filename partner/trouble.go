@@ -15,10 +15,14 @@ const (
 	tryMirroring = "mirroring cannot go on"
 	tryFollow    = "follow the principal"
 	tryRedo      = "redo"
+	tryRedoing   = "redo waits"
 	trySample    = "sample the principal's sequences"
 	tryEstablish = "establish the session"
 	trySurvey    = "look at both servers"
 	tryBelong    = "remember the database"
+	trySettings  = "agree on settings"
+	tryPeer      = "reach the other side's database"
+	tryAdmit     = "find the mirror"
 )
 
 // trouble is what was last said of something that does not work.

@@ -203,7 +203,7 @@ func (p *partner) kill() {
 	<-p.done
 }
 
-func (p *partner) want(d mirror.Duty) {
+func (p *partner) want(d mirror.Duty, _ uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.mu.duty = d

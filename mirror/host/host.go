@@ -42,8 +42,8 @@ type Store interface {
 type DataPath struct {
 	// Halt stops hardening and reporting, waits until it has stopped, and returns the end of what is hardened.
 	Halt func() mirror.Position
-	// Duty tells what the data path has to do from now on. It must not block.
-	Duty func(mirror.Duty)
+	// Duty tells what the data path has to do from now on, and the number of this wish. It must not block.
+	Duty func(wish mirror.Duty, number uint64)
 }
 
 // Config is what a Host is made with.
@@ -78,6 +78,10 @@ type Host struct {
 	session *mirror.Session
 	counts  counters
 	stopped chan struct{}
+
+	// The duty that was told last, and how many were; owned by the goroutine of Run.
+	duty   mirror.Duty
+	wishes uint64
 }
 
 // request is an event with a place for its answer; events that nobody waits for have none.
@@ -85,6 +89,7 @@ type request struct {
 	event  mirror.Event
 	answer chan error
 	look   func(*mirror.Session)
+	wish   uint64 // evidence that is good only as long as this is the wish; zero: any
 }
 
 // eventQueue bounds the events that wait. What does not fit is refused to its sender, who sends it again: a message may
@@ -175,14 +180,20 @@ var ErrStopped = errors.New("the session is not running")
 
 // Tell gives an event to the session. It returns false when the host is not running or is overloaded; evidence must
 // then be told again.
-func (h *Host) Tell(ev mirror.Event) bool {
+func (h *Host) Tell(ev mirror.Event) bool { return h.tell(request{event: ev}) }
+
+// TellUnder gives evidence that was found while wish was the number of the duty. It is dropped if the session has
+// wished otherwise since, even if it wishes the same again: what was proven then may not hold now.
+func (h *Host) TellUnder(wish uint64, ev mirror.Event) bool { return h.tell(request{event: ev, wish: wish}) }
+
+func (h *Host) tell(r request) bool {
 	select {
 	case <-h.stopped:
 		return false
 	default:
 	}
 	select {
-	case h.events <- request{event: ev}:
+	case h.events <- r:
 		return true
 	default:
 		return false
@@ -246,9 +257,7 @@ func (h *Host) Run(ctx context.Context) error {
 const goodbye = time.Second
 
 func (h *Host) loop(ctx context.Context) error {
-	if h.cfg.Data.Duty != nil {
-		h.cfg.Data.Duty(h.Status().Duty)
-	}
+	h.wish(h.Status().Duty)
 	clock := newClock(h.Tick())
 	defer clock.stop()
 	for {
@@ -277,7 +286,7 @@ func (h *Host) serve(r request) error {
 		r.answer <- nil
 		return nil
 	}
-	if r.event.Kind == 0 {
+	if r.event.Kind == 0 || r.wish != 0 && r.wish != h.wishes {
 		return nil
 	}
 	err := h.step(r.event)
@@ -303,6 +312,7 @@ func (h *Host) step(ev mirror.Event) error {
 	if fx.Halt && h.cfg.Data.Halt != nil {
 		end := h.cfg.Data.Halt()
 		halted = &end
+		h.duty = mirror.Duty{} // what was stopped must be wished for anew
 	}
 	if fx.Saved {
 		if err := h.cfg.Store.Save(fx.State.Append(nil)); err != nil {
@@ -315,9 +325,7 @@ func (h *Host) step(ev mirror.Event) error {
 		}
 	}
 	h.publish()
-	if h.cfg.Data.Duty != nil {
-		h.cfg.Data.Duty(fx.Duty)
-	}
+	h.wish(fx.Duty)
 	h.record(fx.Journal)
 	if halted != nil {
 		return h.step(mirror.Event{Kind: mirror.EventHalted, Seq: halted.Seq, LSN: halted.LSN})
@@ -328,10 +336,18 @@ func (h *Host) step(ev mirror.Event) error {
 // fence closes the database: a session that cannot go on cannot prove its role.
 func (h *Host) fence(err error) error {
 	h.cfg.Logger.Error("session stopped", "error", err)
-	if h.cfg.Data.Duty != nil {
-		h.cfg.Data.Duty(mirror.Duty{Gate: mirror.GateClosed, Wait: mirror.WaitMirror})
-	}
+	h.wish(mirror.Duty{Gate: mirror.GateClosed, Wait: mirror.WaitMirror})
 	return err
+}
+
+// wish tells the data path its duty when it has changed.
+func (h *Host) wish(d mirror.Duty) {
+	if h.cfg.Data.Duty == nil || d == h.duty && h.wishes > 0 {
+		return
+	}
+	h.duty = d
+	h.wishes++
+	h.cfg.Data.Duty(d, h.wishes)
 }
 
 func (h *Host) record(entries []mirror.Entry) {
