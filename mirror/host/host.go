@@ -184,7 +184,9 @@ func (h *Host) Tell(ev mirror.Event) bool { return h.tell(request{event: ev}) }
 
 // TellUnder gives evidence that was found while wish was the number of the duty. It is dropped if the session has
 // wished otherwise since, even if it wishes the same again: what was proven then may not hold now.
-func (h *Host) TellUnder(wish uint64, ev mirror.Event) bool { return h.tell(request{event: ev, wish: wish}) }
+func (h *Host) TellUnder(wish uint64, ev mirror.Event) bool {
+	return h.tell(request{event: ev, wish: wish})
+}
 
 func (h *Host) tell(r request) bool {
 	select {
