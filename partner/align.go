@@ -144,9 +144,21 @@ func (d *dataPath) setProgress(ctx context.Context, base mirror.Position) error 
 	})
 }
 
+// failure is what is not tried again for a while.
+type failure struct {
+	err   error
+	until time.Time
+}
+
+// copyPause is between two copies when the first has failed for no reason that suspends the session.
+const copyPause = 3 * time.Second
+
 // seed copies the principal's database. From the first moment on the session knows that this one is of no use until the
 // copy is whole.
 func (d *dataPath) seed(ctx context.Context, reign pglog.Reign, duty mirror.Duty, st mirror.Status) error {
+	if time.Now().Before(d.copied.until) {
+		return d.copied.err
+	}
 	replace, err := d.mayReplace(ctx, st)
 	if err != nil {
 		return err
@@ -177,7 +189,8 @@ func (d *dataPath) seed(ctx context.Context, reign pglog.Reign, duty mirror.Duty
 			d.failed(err)
 			return nil
 		}
-		return fmt.Errorf("copy the principal's database: %w", err)
+		d.copied = failure{fmt.Errorf("copy the principal's database: %w", err), time.Now().Add(copyPause)}
+		return d.copied.err
 	}
 	reign.Start = start
 	return d.aligned(ctx, reign, duty)

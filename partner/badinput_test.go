@@ -78,6 +78,7 @@ func TestBadConfig(t *testing.T) {
 
 // TestBadDirectory: a partner whose directory cannot be used does not start, and the other one says why.
 func TestBadDirectory(t *testing.T) {
+	t.Parallel()
 	server := pgtest.New(t, nil)
 	p := &pair{t: t, session: strings.Repeat("cd", 16), dir: t.TempDir(), timing: host.Fast()}
 	p.pg[mirror.PartnerA], p.pg[mirror.PartnerB] = server, server

@@ -85,6 +85,7 @@ var refusals = []refusal{
 // TestRefusal: a session is not made while anything is against it. Both partners say what, and neither server has
 // changed.
 func TestRefusal(t *testing.T) {
+	t.Parallel()
 	r := &refusing{}
 	var starting sync.WaitGroup
 	starting.Go(func() { r.good[mirror.PartnerA] = pgtest.New(t, nil) })

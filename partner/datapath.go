@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/f19126b3/dbmirror/mirror"
 	"github.com/f19126b3/dbmirror/partner/pglog"
 )
@@ -22,7 +24,8 @@ type dataPath struct {
 	working uint64 // number of the wish that is being worked on; owned by the working goroutine
 	beat    *task  // the heartbeat under way; owned by the working goroutine, as is beaten, when it began
 	beaten  time.Time
-	blamed  bool // the session was last seen failed; owned by the working goroutine
+	copied  failure // of the latest copy; owned by the working goroutine
+	blamed  bool    // the session was last seen failed; owned by the working goroutine
 
 	mu struct {
 		sync.Mutex
@@ -124,6 +127,9 @@ func (d *dataPath) run(ctx context.Context) {
 			case <-done:
 			}
 		}()
+		if wish.Gate == mirror.GateOpen && d.p.host.Overdue() {
+			wish.Gate = mirror.GateClosed
+		}
 		err := d.reconcile(step, wish)
 		close(done)
 		stop()
@@ -322,8 +328,16 @@ func (d *dataPath) peerReign(ctx context.Context, seq mirror.RoleSeq) (pglog.Rei
 	}
 	asking, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	return principal.Reign(asking, d.p.id.String(), seq)
+	found, err := principal.Reign(asking, d.p.id.String(), seq)
+	var server *pgconn.PgError
+	if errors.As(err, &server) && server.Code == sqlUndefinedTable {
+		err = fmt.Errorf("%w: %w", pglog.ErrNoReign, err) // no session has been at that server yet
+	}
+	return found, err
 }
+
+// sqlUndefinedTable is a code of SQLSTATE.
+const sqlUndefinedTable = "42P01"
 
 func (d *dataPath) showGate(g mirror.Gate) {
 	d.mu.Lock()

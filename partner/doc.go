@@ -17,6 +17,7 @@
 //
 // On its server: schema dbmirror, publication dbmirror, replication slots and names in synchronous_standby_names that
 // begin with dbmirror_ and the first eight digits of the session, the connection limit and the read-only default of the
-// mirrored database. In Dir: the state file, the hardened log, the journal, and files of lost transactions. A Partner
+// mirrored database. In Dir: the state file, which database it belongs to, the hardened log, damaged ones that were set
+// aside, the journal, and files of lost transactions. A Partner
 // ends every client session of the database when it may not serve.
 package partner

@@ -119,10 +119,13 @@ func reasonOf(err error) mirror.Reason {
 		return mirror.ReasonLogDamaged
 	case errors.Is(err, pglog.ErrNoProgress), errors.Is(err, errOtherDatabase):
 		return mirror.ReasonIdentity
-	case errors.Is(err, redo.ErrNoSpace), errors.As(err, &server) && server.Code == "53100":
+	case errors.Is(err, redo.ErrNoSpace), errors.As(err, &server) && server.Code == sqlDiskFull:
 		return mirror.ReasonDiskFull
 	case errors.As(err, &preflight), errors.Is(err, pglog.ErrMirrorNotEmpty):
 		return mirror.ReasonPreflight
 	}
 	return mirror.ReasonNone
 }
+
+// sqlDiskFull is a code of SQLSTATE.
+const sqlDiskFull = "53100"
