@@ -28,6 +28,8 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (cfg par
 	flags.BoolVar(&cfg.Establish, "establish", false, "make the session, with this partner as principal, when there is none")
 	safety := flags.String("safety", "FULL", "`level` of a session that is made: FULL or OFF")
 	profile := flags.String("profile", "default", "timeouts, the `same` on all three servers: default or fast")
+	flags.Int64Var(&cfg.Limits.LogBudget, "log-budget", 0, "`bytes` of log that the principal keeps for the mirror; 0: the default, 16 GiB")
+	flags.BoolVar(&cfg.Limits.Replace, "replace", false, "let the first copy overwrite a mirror database that is not empty")
 	operator.CredentialFlags(flags, &cfg.Credentials)
 	flags.StringVar(&page, "http", "", "loopback `address` of the operator's page; none: no page")
 	if err := flags.Parse(args); err != nil {

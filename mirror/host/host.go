@@ -74,6 +74,7 @@ type Host struct {
 	events  chan request
 	outbox  map[mirror.Server]*outbox
 	status  atomic.Pointer[mirror.Status]
+	expiry  atomic.Int64 // see Overdue
 	hard    atomic.Pointer[mirror.HardState]
 	session *mirror.Session
 	counts  counters
@@ -173,6 +174,23 @@ func (h *Host) publish() {
 	h.status.Store(&st)
 	h.hard.Store(&hard)
 	h.counts.show(st)
+	h.expiry.Store(h.expires(st))
+}
+
+// expires is when, on the clock of ticks, a principal that serves by a lease must have had it renewed; zero: it serves by
+// none. What is left of the tick under way is not counted.
+func (h *Host) expires(st mirror.Status) int64 {
+	if !st.Serving || st.Lease == 0 {
+		return 0
+	}
+	return int64(sinceBoot() + time.Duration(st.Lease)*h.Tick())
+}
+
+// Overdue says whether the lease that this principal serves by has run out although the session still has it serve: its
+// goroutine is held up, by a slow disk for example. The data path must not wait for it to close the database.
+func (h *Host) Overdue() bool {
+	at := h.expiry.Load()
+	return at > 0 && int64(sinceBoot()) > at
 }
 
 // ErrStopped is returned to whoever asks a host that does not run any more.

@@ -12,8 +12,12 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
 	"github.com/f19126b3/dbmirror/mirror"
 	"github.com/f19126b3/dbmirror/mirror/host"
+	"github.com/f19126b3/dbmirror/mirror/host/metrics"
 	"github.com/f19126b3/dbmirror/partner"
 )
 
@@ -25,6 +29,7 @@ const commandTimeout = 10 * time.Second
 //	GET  /status                   what the partner shows, as JSON
 //	GET  /explain                  the conditions for an automatic failover
 //	GET  /journal                  the latest decisions and refusals, oldest first
+//	GET  /metrics                  for Prometheus
 //	GET  /force                    what forced service would rest on and might cost
 //	POST /failover /suspend /resume /reseed /admit /serve
 //	POST /safety?level=FULL|OFF    POST /witness?set=true|false    POST /force?token=...
@@ -33,6 +38,9 @@ const commandTimeout = 10 * time.Second
 // carried out.
 func Partner(p *partner.Partner) http.Handler {
 	mux := http.NewServeMux()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(metrics.NewCollector(p.Metrics), p.Timings())
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { reply(w, partnerStatus(p.Status())) })
 	mux.HandleFunc("GET /journal", func(w http.ResponseWriter, _ *http.Request) { reply(w, lines(p.Journal())) })
 	mux.HandleFunc("GET /force", func(w http.ResponseWriter, _ *http.Request) { reply(w, plan(p.PlanForce())) })
