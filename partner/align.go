@@ -189,8 +189,11 @@ func (d *dataPath) seed(ctx context.Context, reign pglog.Reign, duty mirror.Duty
 			d.failed(err)
 			return nil
 		}
-		d.copied = failure{fmt.Errorf("copy the principal's database: %w", err), time.Now().Add(copyPause)}
-		return d.copied.err
+		err = fmt.Errorf("copy the principal's database: %w", err)
+		if ctx.Err() == nil {
+			d.copied = failure{err, time.Now().Add(copyPause)}
+		}
+		return err
 	}
 	reign.Start = start
 	return d.aligned(ctx, reign, duty)
