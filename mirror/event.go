@@ -32,12 +32,13 @@ const (
 	EventFailed                            // the data path cannot go on, for Reason
 	EventStopping                          // the host is about to stop in order
 	EventWaitLost                          // principal: found that commits do not wait for the mirror of Seq, though they should
+	EventLogLost                           // mirror: hardened log is missing; the database can not be trusted until it is copied anew
 	numEventKinds
 )
 
 var eventNames = [numEventKinds]string{
 	"none", "ticked", "received", "linked", "unlinked", "commanded", "hardened", "redone", "ended", "halted", "waiting",
-	"whole", "drained", "aligned", "seeding", "streamed", "stream lost", "database up", "database down", "failed", "stopping", "wait lost",
+	"whole", "drained", "aligned", "seeding", "streamed", "stream lost", "database up", "database down", "failed", "stopping", "wait lost", "log lost",
 }
 
 // String returns the kind in lower case.

@@ -120,6 +120,17 @@ func (s *Session) onSeeding(Event) error {
 	return nil
 }
 
+// onLogLost: what this mirror reported as hardened is not there any more. It says so before it says anything else, and
+// wins nothing, whatever it has promised.
+func (s *Session) onLogLost(Event) error {
+	if s.role() == RoleMirror {
+		s.claim = claim{}
+		s.hard.Dirty, s.hard.Aligned = true, 0
+		s.hardened, s.redone = Position{}, 0
+	}
+	return nil
+}
+
 func (s *Session) onStreamed(Event) error {
 	s.streamIdle = 0
 	return nil

@@ -171,6 +171,7 @@ var handlers = [numEventKinds]func(*Session, Event) error{
 	EventHalted:       (*Session).onHalted,
 	EventWaiting:      (*Session).onWaiting,
 	EventWaitLost:     (*Session).onWaitLost,
+	EventLogLost:      (*Session).onLogLost,
 	EventWhole:        (*Session).onWhole,
 	EventDrained:      (*Session).onDrained,
 	EventAligned:      (*Session).onAligned,

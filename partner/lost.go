@@ -124,7 +124,7 @@ func (p *Partner) checkLog(ctx context.Context) error {
 	}
 	p.lost(fmt.Sprintf("the hardened log ends at %s, the database at %s: the log is an older copy", end, redone), st.Record.Seq)
 	// The first event of the session: it is saved before anything is said or answered.
-	p.host.Tell(mirror.Event{Kind: mirror.EventSeeding})
+	p.host.Tell(mirror.Event{Kind: mirror.EventLogLost})
 	return nil
 }
 

@@ -50,6 +50,9 @@ type notes struct {
 // receive takes notes, and leaves everything else to the session.
 func (p *Partner) receive(ctx context.Context, from endpoint.Identity, kind endpoint.Kind, body []byte) ([]byte, error) {
 	if kind != kindNote {
+		if !p.running.Load() {
+			return nil, endpoint.Deny("%s is starting; send again", p.cfg.Self) // what it lost comes before what it hears
+		}
 		return p.host.Receive(ctx, from, kind, body)
 	}
 	var n note

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -31,6 +32,7 @@ type Partner struct {
 	queue    *redo.Queue
 	data     *dataPath
 	journal  *journal
+	running  atomic.Bool // messages are taken
 	timings  *metrics.Timings
 	notes    notes
 }
@@ -166,6 +168,7 @@ func (p *Partner) run(ctx context.Context) error {
 	if err := p.checkLog(ctx); err != nil {
 		return err
 	}
+	p.running.Store(true)
 	return p.runAll(ctx)
 }
 
