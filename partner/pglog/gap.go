@@ -2,10 +2,11 @@ package pglog
 
 import "fmt"
 
-// GapReason says why the log of the principal cannot be continued where the mirror's hardened log ends.
+// GapReason says why the log of the principal cannot be continued where the mirror's hardened log ends, or the hardened
+// log where the mirror's database ends.
 type GapReason uint8
 
-// The reasons. In each, streaming would lose log without an error from anybody, so the session must be suspended and
+// The reasons. In each, streaming or redo would lose log without an error from anybody, so the session must be suspended and
 // the database copied anew, unless the mend says otherwise.
 const (
 	GapIdentity        GapReason = iota + 1 // another server answers, or this one was restored to an earlier state
@@ -18,12 +19,13 @@ const (
 	GapSlotPoisoned                         // the slot stands beyond the server's own log
 	GapLogAhead                             // the hardened log goes beyond the server's
 	GapPublication                          // the publication does not exist
+	GapTrimmed                              // the hardened log begins beyond the redone position
 )
 
 // String returns the reason in lower case.
 func (r GapReason) String() string {
 	names := [...]string{"none", "identity changed", "database changed", "role sequence changed", "slot missing",
-		"slot foreign", "slot invalidated", "slot ahead", "slot poisoned", "log ahead of server", "publication missing"}
+		"slot foreign", "slot invalidated", "slot ahead", "slot poisoned", "log ahead of server", "publication missing", "log begins after the redone position"}
 	if int(r) < len(names) {
 		return names[r]
 	}
@@ -38,7 +40,11 @@ type GapError struct {
 }
 
 func (e *GapError) Error() string {
-	return fmt.Sprintf("read the principal's log: %s: %s; %s", e.Why, e.Detail, e.Mend)
+	what := "read the principal's log"
+	if e.Why == GapTrimmed {
+		what = "redo the hardened log"
+	}
+	return fmt.Sprintf("%s: %s: %s; %s", what, e.Why, e.Detail, e.Mend)
 }
 
 const mendCopy = "copy the database to the mirror anew"

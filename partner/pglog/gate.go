@@ -2,7 +2,6 @@ package pglog
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -45,15 +44,21 @@ func (s Strength) String() string {
 // target_session_attrs=read-write step over the server. Walsenders are never held off, so that the log can drain; a
 // role with REPLICATION can also run SQL through one. Background workers, such as subscriptions, are no clients and
 // stay.
+//
+// It shows what is, not what was: a Writers above zero at a mirror is a stray write, or at the least a transaction number
+// taken, while a write that began and ended between two looks leaves nothing that SQL could tell from redo. Only a
+// comparison of the rows finds that one.
 type Proof struct {
-	Gate mirror.Gate // what the settings of the database amount to
+	// Gate is what the settings of the database amount to. When it is not where SetGate has put it, somebody else has
+	// moved it.
+	Gate mirror.Gate
 
 	ConnLimit int  // the database's connection limit, -1 for none
 	ReadOnly  bool // default_transaction_read_only=on for the database
 
 	Sessions   int // sessions of clients, superusers included
 	Superusers int // those of superusers
-	Writers    int // sessions of clients that have written in the transaction they are in
+	Writers    int // transactions of clients that have written and have not ended, prepared ones included
 	Workers    int // background workers in the database, such as those of subscriptions; autovacuum left out
 
 	// Exempt are the roles with a setting of their own that overrides the read-only default.
@@ -94,7 +99,8 @@ func (s *Server) Gate(ctx context.Context) (Proof, error) {
 			EXISTS (SELECT FROM pg_db_role_setting x WHERE x.setdatabase = db.oid AND x.setrole = 0
 				AND 'default_transaction_read_only=on' = ANY (x.setconfig)),
 			(SELECT count(*) FROM clients), (SELECT count(*) FROM clients WHERE super),
-			(SELECT count(*) FROM clients WHERE writes),
+			(SELECT count(*) FROM clients WHERE writes)
+				+ (SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()),
 			(SELECT count(*) FROM pg_stat_activity a WHERE a.datid = db.oid AND a.backend_type NOT IN
 				('client backend', 'walsender', 'autovacuum worker', 'parallel worker')),
 			ARRAY(SELECT DISTINCT r.rolname::text FROM pg_db_role_setting x JOIN pg_roles r ON r.oid = x.setrole,
@@ -133,6 +139,10 @@ func (p *Proof) judge() {
 // others when they are done or grace has passed. It returns when none is left. A superuser who comes back meanwhile is
 // ended again and then only counted, since nothing keeps him out.
 //
+// Nobody can hold the gate where it is: a session, of whomever and in whatever database, that for lockPatience holds a
+// lock which the change needs, is ended. A prepared transaction can, and the error names it. Closed ends the sessions of
+// clients even while the settings cannot be changed, and tries again until ctx ends: give it one that does.
+//
 // Nothing here waits for a mirror: the statements commit locally.
 func (s *Server) SetGate(ctx context.Context, g mirror.Gate, grace time.Duration) (Proof, error) {
 	if err := s.gate.take(ctx); err != nil {
@@ -165,7 +175,7 @@ func (s *Server) openGate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.writeGate(ctx, mirror.GateOpen); err != nil {
+	if err := s.writeGate(ctx, mirror.GateOpen, time.Time{}); err != nil {
 		return err
 	}
 	if !before.ReadOnly {
@@ -180,60 +190,15 @@ func (s *Server) openGate(ctx context.Context) error {
 
 // narrowGate takes rights away: first from those to come, then from those that are there.
 func (s *Server) narrowGate(ctx context.Context, g mirror.Gate, grace time.Duration) error {
-	if err := s.writeGate(ctx, g); err != nil {
+	deadline := time.Now().Add(grace)
+	if err := s.writeGate(ctx, g, deadline); err != nil {
 		return err
 	}
 	old, err := s.settledSessions(ctx)
 	if err != nil {
 		return err
 	}
-	return s.drain(ctx, g, old, time.Now().Add(grace))
-}
-
-// writeGate changes the settings of the database in one transaction, so that no session can start between two of them.
-func (s *Server) writeGate(ctx context.Context, g mirror.Gate) error {
-	if err := s.ensureTables(ctx); err != nil {
-		return err
-	}
-	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		limit, err := keepConnLimit(ctx, tx)
-		if err != nil {
-			return err
-		}
-		database := "ALTER DATABASE " + quoteIdent(s.database)
-		readOnly := " SET default_transaction_read_only = on"
-		switch g {
-		case mirror.GateOpen:
-			readOnly = " RESET default_transaction_read_only"
-		case mirror.GateClosed:
-			limit = 0
-		}
-		if _, err := tx.Exec(ctx, database+readOnly); err != nil {
-			return err
-		}
-		_, err = tx.Exec(ctx, fmt.Sprintf("%s CONNECTION LIMIT %d", database, limit))
-		return err
-	})
-}
-
-// keepConnLimit stores the limit of an open database and returns the one to give back. A limit of zero that nobody has
-// stored cannot be what the database served with: it gives back none.
-func keepConnLimit(ctx context.Context, tx pgx.Tx) (limit int, err error) {
-	_, err = tx.Exec(ctx, `
-		INSERT INTO dbmirror.settings (name, value)
-		SELECT $1::text, datconnlimit::text FROM pg_database WHERE datname = current_database() AND datconnlimit <> 0
-		ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE settings.value <> excluded.value`, settingConnLimit)
-	if err != nil {
-		return 0, fmt.Errorf("store connection limit: %w", err)
-	}
-	err = tx.QueryRow(ctx, "SELECT value::int FROM dbmirror.settings WHERE name = $1", settingConnLimit).Scan(&limit)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return -1, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("read connection limit: %w", err)
-	}
-	return limit, nil
+	return s.drain(ctx, g, old, deadline)
 }
 
 // clientSession is one row of pg_stat_activity. The start tells it from a later session with the same process number.

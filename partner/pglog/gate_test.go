@@ -319,7 +319,7 @@ func TestGateShutsOutALesserRole(t *testing.T) {
 		"GRANT SET ON PARAMETER session_replication_role TO lesser", "GRANT pg_monitor, pg_signal_backend TO lesser")
 	dsn := clientDSN(t, srv.DSN("app"), "lesser")
 	s := dialServer(t, dsn)
-	require.ErrorContains(t, s.WaitBlock(ctx), "permission denied for view pg_file_settings")
+	require.ErrorContains(t, s.WaitBlock(ctx), "permission denied for table pg_shseclabel")
 	super := adminClient(t, srv.DSN("app"))
 	_, err := s.SetGate(ctx, mirror.GateClosed, 0)
 	require.ErrorContains(t, err, "SQLSTATE 42501", "it cannot end a superuser's session")

@@ -130,7 +130,8 @@ func (s *Server) proveWaiting(ctx context.Context) error {
 		}
 		return false, nil
 	})
-	if err != nil && slipped > 0 && ctx.Err() != nil {
+	// A connection attempt can give up at the deadline a moment before the context itself has ended.
+	if err != nil && slipped > 0 && (ctx.Err() != nil || pgconn.Timeout(err)) {
 		return fmt.Errorf("%w after %d probes: a long checkpoint is running, or a standby has reported a position beyond "+
 			"the end of the log: wait for the one, restart the server for the other: %w", ErrNotWaiting, slipped, err)
 	}

@@ -35,22 +35,21 @@ var progressStatements = [...]string{
 // EnsureProgress makes the tables of the redone position if they are missing. It may be called at any time, also by two
 // at once.
 func EnsureProgress(ctx context.Context, conn *pgx.Conn) error {
-	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		var have bool
-		err := tx.QueryRow(ctx, `SELECT to_regclass('dbmirror.progress') IS NOT NULL
-			AND to_regclass('dbmirror.relation') IS NOT NULL`).Scan(&have)
-		if err != nil || have { // a role that may not create finds them made by one that may
-			return err
-		}
-		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", int64(schemaLock)); err != nil {
-			return err
-		}
-		for _, statement := range progressStatements {
-			if _, err := tx.Exec(ctx, statement); err != nil {
+	err := onceMade(func() error {
+		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+			var have bool
+			err := tx.QueryRow(ctx, `SELECT to_regclass('dbmirror.progress') IS NOT NULL
+				AND to_regclass('dbmirror.relation') IS NOT NULL`).Scan(&have)
+			if err != nil || have { // a role that may not create finds them made by one that may
 				return err
 			}
-		}
-		return nil
+			for _, statement := range progressStatements {
+				if _, err := tx.Exec(ctx, statement); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
 	})
 	if err != nil {
 		return fmt.Errorf("ensure progress tables in schema dbmirror: %w", err)

@@ -68,6 +68,7 @@ func (c RedoConfig) validate() error {
 
 // Queue is the hardened log as redo uses it.
 type Queue interface {
+	First() (mirror.Position, error)
 	NewReader(from redo.Offset) *redo.Reader
 	Trim(before redo.Offset) error
 }
@@ -118,8 +119,9 @@ func NewRedo(cfg RedoConfig) (*Redo, error) {
 
 // Run redoes the log until the context ends, and then returns its cause. When the connection is lost or the server
 // cannot take part for now, it begins again after a pause, from the position in the database. It returns a *RedoError
-// for a transaction that cannot be redone, ErrRedoneElsewhere, ErrNoProgress, the errors of the queue, and any other
-// error that trying again cannot mend. After that it may be called again.
+// for a transaction that cannot be redone, ErrRedoneElsewhere, ErrNoProgress, a *GapError (GapTrimmed) when the log does
+// not go back to where the database is, the errors of the queue, and any other error that trying again cannot mend.
+// After that it may be called again.
 func (r *Redo) Run(ctx context.Context, queue Queue) error {
 	r.mu.Lock()
 	if r.mu.running {

@@ -126,11 +126,27 @@ func (s *redoSession) begin(ctx context.Context) error {
 	}
 	s.redone.Seq, s.skip.Seq, s.skipped = mirror.RoleSeq(seq), mirror.RoleSeq(skipSeq), uint64(skipped)
 	s.seq = s.redone.Seq
+	if err := s.checkReach(); err != nil {
+		return err
+	}
 	if err := s.readRelations(ctx); err != nil {
 		return err
 	}
 	// What an earlier connection committed may not be on disk yet.
 	s.unflushed = true
+	return nil
+}
+
+// checkReach refuses a log that no longer goes back to where the database is. Log is given back only when its redo is on
+// disk here, so the database was put back since to an older state; to go on would leave a hole that nobody sees.
+func (s *redoSession) checkReach() error {
+	first, err := s.queue.First()
+	if err != nil {
+		return &logError{fmt.Errorf("read where the log begins: %w", err)}
+	}
+	if s.redone.Compare(first) < 0 {
+		return gap(GapTrimmed, mendCopy, "the log goes back to %s, the database ends at %s: it was restored, or is another one", first, s.redone)
+	}
 	return nil
 }
 
@@ -262,7 +278,7 @@ func (s *redoSession) take(ctx context.Context, record redo.Record, after redo.O
 		return nil
 	}
 	if txn.partial {
-		return &logError{fmt.Errorf("redo transaction at %s: the log has lost its beginning: resynchronize the mirror", txn.end)}
+		return gap(GapTrimmed, mendCopy, "the log has the end of the transaction at %s and not its beginning, the database ends at %s", txn.end, s.redone)
 	}
 	s.current = txn
 	err = s.add(ctx, txn)

@@ -254,6 +254,61 @@ func TestRedoFromTrimmedLog(t *testing.T) {
 	require.ErrorContains(t, failure, "no description of table")
 }
 
+// TestRedoRefusesAHole puts the mirror's database back to before what the log still has: what is between would be missing
+// and nobody would see it.
+func TestRedoRefusesAHole(t *testing.T) {
+	p := newRedoPair(t, 4096)
+	p.both("CREATE TABLE t (id int PRIMARY KEY, v text)")
+	base := p.redoneAt()
+	first := func() mirror.Position {
+		at, err := p.queue.First()
+		require.NoError(t, err)
+		return at
+	}
+	refused := func() *GapError {
+		r := p.begin(p.config())
+		var hole *GapError
+		require.ErrorAs(t, r.Drain(t.Context(), p.queue.Hardened()), &hole)
+		require.Equal(t, GapTrimmed, hole.Why)
+		require.Zero(t, r.Progress().Transactions)
+		return hole
+	}
+	p.run(p.source, "INSERT INTO t SELECT g, md5(g::text) FROM generate_series(1, 100) g")
+	p.redo(p.config())
+	for i := range 3 {
+		p.run(p.source, fmt.Sprintf("UPDATE t SET v = md5(v || %d)", i))
+		p.redo(p.config())
+	}
+	require.Positive(t, first().Compare(base), "log was given back")
+	p.run(p.source, "INSERT INTO t VALUES (1000, 'after')")
+	p.ship()
+	reached := p.redoneAt()
+	p.baseline(base)
+	require.ErrorContains(t, refused(), "redo the hardened log: log begins after the redone position")
+	require.Equal(t, base, p.redoneAt())
+
+	// The kept log begins within the last transaction that is redone: of use only to who has that one.
+	require.Negative(t, first().Compare(reached))
+	p.baseline(first())
+	require.ErrorContains(t, refused(), "not its beginning")
+	p.baseline(reached)
+	p.redo(p.config())
+
+	// Beyond the log's end nothing is missing, and neither where it begins anew.
+	p.baseline(mirror.Position{Seq: 1, LSN: p.queue.Hardened().LSN + 1})
+	r := p.begin(p.config())
+	require.NoError(t, r.Drain(t.Context(), p.queue.Hardened()))
+	require.NoError(t, r.stop())
+	anew := mirror.Position{Seq: 2, LSN: 1}
+	require.NoError(t, p.queue.Reset(anew))
+	require.Equal(t, anew, first())
+	refused()
+	p.baseline(anew)
+	r = p.begin(p.config())
+	require.NoError(t, r.Drain(t.Context(), anew))
+	require.NoError(t, r.stop())
+}
+
 // TestRedoMarks moves on by marks, where nothing was committed, and over a change of role that loses nothing.
 func TestRedoMarks(t *testing.T) {
 	p := newRedoPair(t, 0)

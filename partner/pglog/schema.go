@@ -2,17 +2,16 @@ package pglog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Publication is the name of the publication that a mirror reads: FOR ALL TABLES, which includes those of schema
 // dbmirror. The readers of the log leave that schema out.
 const Publication = "dbmirror"
-
-// schemaLock serializes the making of the schema within a database: IF NOT EXISTS alone fails when two do it at once.
-const schemaLock = 0x64626d73
 
 // schemaStatements makes the tables. Every one has a primary key: the publication is FOR ALL TABLES, and a table without
 // replica identity could not be updated.
@@ -51,11 +50,8 @@ func (s *Server) EnsureSchema(ctx context.Context) error {
 	if err := s.ensureTables(ctx); err != nil {
 		return err
 	}
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", int64(schemaLock)); err != nil {
-			return err
-		}
-		return ensurePublication(ctx, tx)
+	err := onceMade(func() error {
+		return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return ensurePublication(ctx, tx) })
 	})
 	if err != nil {
 		return fmt.Errorf("ensure publication: %w", err)
@@ -63,18 +59,50 @@ func (s *Server) EnsureSchema(ctx context.Context) error {
 	return nil
 }
 
+// ensureTables makes the tables if one is missing. It ends whoever is in its way.
 func (s *Server) ensureTables(ctx context.Context) error {
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", int64(schemaLock)); err != nil {
-			return err
-		}
-		_, err := tx.Exec(ctx, schemaStatements, pgx.QueryExecModeSimpleProtocol)
-		return err
-	})
+	var have bool
+	err := s.pool.QueryRow(ctx, `SELECT to_regclass('dbmirror.settings') IS NOT NULL
+		AND to_regclass('dbmirror.reign') IS NOT NULL AND to_regclass('dbmirror.sequence') IS NOT NULL`).Scan(&have)
+	if err == nil && !have {
+		err = onceMade(func() error {
+			return s.push(ctx, func(tx pgx.Tx) error {
+				_, err := tx.Exec(ctx, schemaStatements, pgx.QueryExecModeSimpleProtocol)
+				return err
+			})
+		})
+	}
 	if err != nil {
 		return fmt.Errorf("ensure schema dbmirror: %w", err)
 	}
 	return nil
+}
+
+// onceMade runs a transaction that makes what is missing, and again when somebody else made some of it meanwhile, which
+// IF NOT EXISTS does not see. No lock keeps the two apart, because there is none that a client could not hold.
+func onceMade(make func() error) error {
+	for range attemptsToMake {
+		if err := make(); !raced(err) {
+			return err
+		}
+	}
+	return make()
+}
+
+// attemptsToMake is more than there are objects that others could make one by one.
+const attemptsToMake = 10
+
+// raced tells whether a statement failed because another session did the same, or changed the same row of the catalog.
+func raced(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return false
+	}
+	switch pg.Code {
+	case "23505", "42710", "42P06", "42P07": // unique key, object, schema, table
+		return true
+	}
+	return pg.Code == "XX000" && pg.Message == "tuple concurrently updated"
 }
 
 func ensurePublication(ctx context.Context, tx pgx.Tx) error {

@@ -53,12 +53,9 @@ func (t turn) take(ctx context.Context) error {
 func (t turn) give() { <-t }
 
 const (
-	// maintenanceDatabase is where the lock on settings of the whole server is taken: an advisory lock belongs to a
-	// database, and sessions of several databases must meet.
-	maintenanceDatabase = "postgres"
-	adminConns          = 4
-	connectTimeout      = 5 * time.Second
-	closeTimeout        = 2 * time.Second
+	adminConns     = 4
+	connectTimeout = 5 * time.Second
+	closeTimeout   = 2 * time.Second
 	// namePrefix begins the application name of every connection of the library, which sets them apart from clients.
 	namePrefix = "dbmirror "
 )

@@ -97,3 +97,28 @@ func TestEnsureSchemaRefusesForeignPublication(t *testing.T) {
 	require.True(t, strings.HasPrefix(adminValue[string](t, s, "SELECT current_setting('application_name')"), namePrefix))
 	require.Equal(t, "local", adminValue[string](t, s, "SELECT current_setting('synchronous_commit')"))
 }
+
+// TestEnsureAtOnce makes the schema and the tables of redo from many sessions at the same time.
+func TestEnsureAtOnce(t *testing.T) {
+	t.Parallel()
+	srv := pgtest.New(t, nil)
+	s := dialServer(t, srv.DSN("app"))
+	ctx := adminContext(t)
+	for range 5 {
+		adminExec(t, srv.DSN("app"), "DROP SCHEMA IF EXISTS dbmirror CASCADE", "DROP PUBLICATION IF EXISTS dbmirror")
+		done := make(chan error)
+		for i := range 8 {
+			conn := adminClient(t, srv.DSN("app"))
+			go func() {
+				if i%2 == 0 {
+					done <- EnsureProgress(ctx, conn)
+					return
+				}
+				done <- s.EnsureSchema(ctx)
+			}()
+		}
+		for range 8 {
+			require.NoError(t, <-done)
+		}
+	}
+}

@@ -14,8 +14,11 @@ import (
 )
 
 const (
-	// waitLock is the advisory lock under which the setting is composed, by all sessions of the server.
-	waitLock = 0x64626d77
+	// lockWaitSQL takes the lock under which the setting is composed, by all sessions of the server. It is on a catalog
+	// that all databases share and nothing here uses, in a mode that only a superuser can take or keep from us: an
+	// advisory lock could be held by anybody, for ever, and the fence with it. The lock lasts as long as its transaction,
+	// in which ALTER SYSTEM cannot run.
+	lockWaitSQL = "LOCK TABLE pg_catalog.pg_shseclabel IN SHARE UPDATE EXCLUSIVE MODE"
 	// settlePatience is how long a walsender has to show that it does not release commits any more, before it is ended.
 	settlePatience = 500 * time.Millisecond
 	// nonePatience is how long WaitNone tries to see commits wait before it releases them without that proof.
@@ -41,32 +44,54 @@ func (s *Server) checkWaitName(name string) error {
 	return nil
 }
 
-// waiting is a change of the wait, on a connection that holds the lock of the server and ends with the change. What is
-// only looked at goes through the pool: a context that ends breaks the connection it was used on.
+// waiting is a change of the wait, on a connection that was made under the lock of the server and ends with the change.
+// What is only looked at goes through the pool: a context that ends breaks the connection it was used on.
 type waiting struct {
 	*Server
 	conn *pgx.Conn
+	lock *pgx.Conn // holds the lock
 }
 
 // changeWait runs a change alone on the server, whichever session or program makes it. The caller has the turn of s.wait. A change
 // must not wait for a commit to return: another session may have to change the setting first.
 func (s *Server) changeWait(ctx context.Context, change func(waiting) error) error {
-	conn, err := s.connect(ctx, maintenanceDatabase, "wait", map[string]string{"statement_timeout": "0", "lock_timeout": "0"})
+	lock, err := s.lockWait(ctx)
 	if err != nil {
-		return fmt.Errorf("%w (the lock on synchronous_standby_names is taken there)", err)
+		return fmt.Errorf("lock synchronous_standby_names: %w", err)
+	}
+	defer hangUp(lock)
+	conn, err := s.connect(ctx, s.database, "wait", map[string]string{"statement_timeout": "0", "lock_timeout": "0"})
+	if err != nil {
+		return err
 	}
 	defer hangUp(conn)
-	w := waiting{s, conn}
+	w := waiting{s, conn, lock}
 	if err := w.begin(ctx); err != nil {
 		return err
 	}
 	return change(w)
 }
 
-func (w waiting) begin(ctx context.Context) error {
-	if _, err := w.conn.Exec(ctx, "SELECT pg_advisory_lock($1)", int64(waitLock)); err != nil {
-		return fmt.Errorf("lock synchronous_standby_names: %w", err)
+// lockWait returns the connection that holds the lock. The server looks after it: a program whose machine is gone must
+// not hold it for hours.
+func (s *Server) lockWait(ctx context.Context) (*pgx.Conn, error) {
+	conn, err := s.connect(ctx, s.database, "lock", map[string]string{
+		"statement_timeout": "0", "lock_timeout": "0", "idle_in_transaction_session_timeout": "0",
+		"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3",
+	})
+	if err != nil {
+		return nil, err
 	}
+	for _, statement := range [...]string{noTransactionTimeoutSQL, "BEGIN", lockWaitSQL} {
+		if _, err := conn.Exec(ctx, statement); err != nil {
+			hangUp(conn)
+			return nil, err
+		}
+	}
+	return conn, nil
+}
+
+func (w waiting) begin(ctx context.Context) error {
 	var source string
 	err := w.conn.QueryRow(ctx, "SELECT source FROM pg_settings WHERE name = 'synchronous_standby_names'").Scan(&source)
 	if err != nil {
@@ -300,7 +325,7 @@ func (w waiting) isPut(ctx context.Context, inForce, persisted waitList) (bool, 
 	if err != nil {
 		return false, err
 	}
-	// The connection is as old as this change: the server process that all others come from had this value.
+	// The connection is younger than the lock: the server process that all others come from had this value.
 	var shown string
 	if err := w.conn.QueryRow(ctx, "SHOW synchronous_standby_names").Scan(&shown); err != nil {
 		return false, fmt.Errorf("read synchronous_standby_names: %w", err)
@@ -313,6 +338,9 @@ func (w waiting) put(ctx context.Context, list waitList, reload bool) error {
 }
 
 func (w waiting) run(ctx context.Context, alter string, reload bool) error {
+	if err := w.lock.Ping(ctx); err != nil {
+		return fmt.Errorf("write synchronous_standby_names: the lock on it was lost: %w", err)
+	}
 	if _, err := w.conn.Exec(ctx, alter, pgx.QueryExecModeSimpleProtocol); err != nil {
 		return fmt.Errorf("write synchronous_standby_names: %w", err)
 	}

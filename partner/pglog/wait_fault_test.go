@@ -64,6 +64,11 @@ func TestWaitIsNotBelievedAfterAReportBeyondTheEnd(t *testing.T) {
 	_, err = s.WaitMirror(short, mirrorA)
 	require.ErrorIs(t, err, ErrNotWaiting)
 	require.ErrorContains(t, err, "restart the server")
+	blocked, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	began := time.Now()
+	require.ErrorIs(t, s.WaitBlock(blocked), ErrNotWaiting)
+	require.Less(t, time.Since(began), 3*time.Second, "it ends with its context")
 	require.ErrorIs(t, s.WaitNone(ctx, true), ErrNotWaiting, "released, and said")
 	st, err := s.Waiting(ctx)
 	require.NoError(t, err)
@@ -173,4 +178,76 @@ func TestWaitTurnEndsWithTheContext(t *testing.T) {
 	giveUp()
 	require.ErrorContains(t, <-done, "another standby")
 	require.NoError(t, s.WaitBlock(ctx))
+}
+
+// The lock on the setting is none that a client could hold: not by any advisory lock, nor by reading the catalog.
+func TestWaitIsNotHeldUpByClients(t *testing.T) {
+	t.Parallel()
+	srv, s, dsn := waitServer(t)
+	ctx := adminContext(t)
+	adminExec(t, dsn, "CREATE ROLE ordinary LOGIN", "CREATE ROLE owner LOGIN", "ALTER DATABASE app OWNER TO owner")
+	for _, user := range []string{"ordinary", "owner"} {
+		for _, database := range []string{"postgres", "app"} {
+			holder := adminClient(t, clientDSN(t, srv.DSN(database), user))
+			_, err := holder.Exec(ctx, "BEGIN; SELECT pg_advisory_lock_shared(x) FROM generate_series(1684172147, 1684172151) x",
+				pgx.QueryExecModeSimpleProtocol)
+			require.NoError(t, err)
+			_, err = holder.Exec(ctx, "SELECT FROM pg_shseclabel; SAVEPOINT s; LOCK TABLE pg_shseclabel IN ACCESS SHARE MODE",
+				pgx.QueryExecModeSimpleProtocol)
+			require.NoError(t, err)
+			for _, mode := range []string{"ROW EXCLUSIVE", "SHARE UPDATE EXCLUSIVE", "ACCESS EXCLUSIVE"} {
+				_, err = holder.Exec(ctx, "ROLLBACK TO s; LOCK TABLE pg_shseclabel IN "+mode+" MODE", pgx.QueryExecModeSimpleProtocol)
+				require.ErrorContains(t, err, "permission denied", mode)
+			}
+			_, err = holder.Exec(ctx, "ROLLBACK TO s; ANALYZE pg_shseclabel", pgx.QueryExecModeSimpleProtocol) // a warning
+			require.NoError(t, err)
+		}
+	}
+	began := time.Now()
+	require.NoError(t, s.WaitBlock(ctx))
+	_, err := s.WaitMirror(ctx, mirrorA)
+	require.NoError(t, err)
+	require.NoError(t, s.WaitNone(ctx, true))
+	t.Logf("all three in %v", time.Since(began))
+}
+
+// As long as the checkpointer is busy it does not put the name in force. Who waits for that gives up in time.
+func TestWaitBlockEndsWithTheContext(t *testing.T) {
+	t.Parallel()
+	_, s, _ := waitServer(t)
+	ctx := adminContext(t)
+	pid := adminValue[int](t, s, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'")
+	require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
+	thaw := sync.OnceValue(func() error { return syscall.Kill(pid, syscall.SIGCONT) })
+	defer thaw()
+	short, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	require.ErrorIs(t, s.WaitBlock(short), ErrNotWaiting)
+	took := time.Since(began)
+	t.Logf("given up after %v", took)
+	require.Less(t, took, 1500*time.Millisecond)
+	require.NoError(t, thaw())
+	require.NoError(t, s.WaitBlock(ctx))
+}
+
+// A program that was lost while it held the lock is not waited for once the server knows; one that lost the lock writes
+// nothing.
+func TestWaitLockThatIsLost(t *testing.T) {
+	t.Parallel()
+	_, s, dsn := waitServer(t)
+	ctx := adminContext(t)
+	held, err := s.lockWait(ctx)
+	require.NoError(t, err)
+	defer hangUp(held)
+	short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, s.WaitBlock(short), context.DeadlineExceeded, "another holds it")
+	adminExec(t, dsn, fmt.Sprintf("SELECT pg_terminate_backend(%d)", held.PgConn().PID()))
+	require.NoError(t, s.WaitBlock(ctx))
+	err = waiting{Server: s, lock: held}.put(ctx, waitList{}, true)
+	require.ErrorContains(t, err, "lock on it was lost")
+	st, err := s.Waiting(ctx)
+	require.NoError(t, err)
+	require.True(t, st.Blocked)
 }

@@ -44,7 +44,7 @@ type Waiting struct {
 
 // Waiting reads whom commits wait for.
 func (s *Server) Waiting(ctx context.Context) (Waiting, error) {
-	conn, err := s.connect(ctx, maintenanceDatabase, "status", nil) // a new one shows what new sessions have
+	conn, err := s.connect(ctx, s.database, "status", nil) // a new one shows what new sessions have
 	if err != nil {
 		return Waiting{}, fmt.Errorf("read wait: %w", err)
 	}
@@ -55,7 +55,7 @@ func (s *Server) Waiting(ctx context.Context) (Waiting, error) {
 	if err != nil {
 		return Waiting{}, fmt.Errorf("read wait: %w", err)
 	}
-	w := waiting{s, conn}
+	w := waiting{Server: s, conn: conn}
 	if st.Persisted, _, err = w.files(ctx); err != nil {
 		return Waiting{}, fmt.Errorf("read wait: %w", err)
 	}

@@ -87,6 +87,23 @@ func (q *Queue) Chain() [32]byte {
 	return q.mu.chain
 }
 
+// First returns the position at which the oldest log that is kept begins: every transaction that ends beyond it is in
+// the log, though it may have begun before. It is the base until Trim has removed something. It returns a *CorruptError
+// when that was damaged since Open.
+func (q *Queue) First() (mirror.Position, error) {
+	q.trimming.Lock() // the oldest segment stays the oldest meanwhile
+	defer q.trimming.Unlock()
+	if q.closed.Load() {
+		return mirror.Position{}, ErrClosed
+	}
+	start := Offset(q.oldest.Load())
+	h, err := q.readHeader(segmentPath(q.cfg.Dir, start), start)
+	if err != nil {
+		return mirror.Position{}, fmt.Errorf("read beginning of redo queue: %w", err)
+	}
+	return h.end, nil
+}
+
 // Bytes returns how many bytes of log are hardened and not given to Trim: the redo queue. The files hold up to one
 // segment more, and it is the files that Config.MaxBytes bounds.
 func (q *Queue) Bytes() int64 {

@@ -408,3 +408,75 @@ func TestFilesArePrivate(t *testing.T) {
 		require.Equal(t, os.FileMode(0o600), info.Mode().Perm(), e.Name())
 	}
 }
+
+// TestFirst trims step by step and compares what First tells with what a reader still finds.
+func TestFirst(t *testing.T) {
+	cfg := testConfig(filepath.Join(t.TempDir(), "redo"))
+	q, err := Open(cfg)
+	require.NoError(t, err)
+	first := func() mirror.Position {
+		at, err := q.First()
+		require.NoError(t, err)
+		return at
+	}
+	require.Equal(t, mirror.Position{}, first())
+	base := mirror.Position{Seq: 3, LSN: 100}
+	require.NoError(t, q.Reset(base))
+	require.Equal(t, base, first())
+	require.NoError(t, q.Append(Record{Kind: KindAttach, Seq: 3, LSN: 100}))
+	const count = 40
+	for i := range count {
+		at := mirror.LSN(101 + 10*i)
+		require.NoError(t, q.Append(Record{Kind: KindData, Seq: 3, LSN: at, Data: make([]byte, cfg.SegmentBytes/3)}))
+		require.NoError(t, q.Append(Record{Kind: KindCommit, Seq: 3, LSN: at}))
+		if i%5 == 0 {
+			require.NoError(t, q.Append(Record{Kind: KindMark, Seq: 3, LSN: at + 5}))
+		}
+		_, err := q.Harden()
+		require.NoError(t, err)
+	}
+	kept := func() (commits int) {
+		r := q.NewReader(0)
+		defer r.Close()
+		from, expect := first(), mirror.LSN(0)
+		for r.Ready() {
+			record, _, err := r.Next(t.Context())
+			require.NoError(t, err)
+			if record.Kind != KindCommit {
+				continue
+			}
+			if commits++; commits == 1 {
+				expect = record.LSN
+				require.Greater(t, record.LSN, from.LSN, "what ends before is not in the log")
+				require.LessOrEqual(t, record.LSN, max(101, from.LSN+10), "the next one is")
+			}
+			require.Equal(t, expect, record.LSN)
+			expect += 10
+		}
+		return commits
+	}
+	require.Equal(t, count, kept())
+	seen := map[mirror.Position]bool{}
+	reader := q.NewReader(0)
+	for reader.Ready() {
+		_, after, err := reader.Next(t.Context())
+		require.NoError(t, err)
+		before := first()
+		require.NoError(t, q.Trim(after))
+		require.GreaterOrEqual(t, first().Compare(before), 0)
+		seen[first()] = true
+		kept()
+	}
+	require.NoError(t, reader.Close())
+	require.Greater(t, len(seen), count/4)
+	last := first()
+	require.NoError(t, q.Rebase(mirror.Position{Seq: 4, LSN: 7}))
+	require.Equal(t, last, first(), "kept log stays")
+	require.NoError(t, q.Close())
+	_, err = q.First()
+	require.ErrorIs(t, err, ErrClosed)
+	q, err = Open(cfg)
+	require.NoError(t, err)
+	require.Equal(t, last, first())
+	require.NoError(t, q.Close())
+}

@@ -89,7 +89,7 @@ func (q *Queue) list() ([]found, error) {
 		if !ok {
 			continue
 		}
-		s, err := q.readHeader(path, start, e)
+		s, err := q.inspect(path, start, e)
 		if err != nil {
 			return nil, err
 		}
@@ -99,7 +99,7 @@ func (q *Queue) list() ([]found, error) {
 	return segments, nil
 }
 
-func (q *Queue) readHeader(path string, start Offset, e fs.DirEntry) (found, error) {
+func (q *Queue) inspect(path string, start Offset, e fs.DirEntry) (found, error) {
 	info, err := e.Info()
 	if err != nil {
 		return found{}, fmt.Errorf("inspect segment: %w", err)
@@ -107,26 +107,34 @@ func (q *Queue) readHeader(path string, start Offset, e fs.DirEntry) (found, err
 	if info.Size() < segmentHeaderSize {
 		return found{}, &CorruptError{Path: path, Why: "segment is shorter than its header"}
 	}
+	h, err := q.readHeader(path, start)
+	if err != nil {
+		return found{}, err
+	}
+	return found{path: path, start: start, limit: start + Offset(info.Size()-segmentHeaderSize), header: h}, nil
+}
+
+func (q *Queue) readHeader(path string, start Offset) (segmentHeader, error) {
 	f, err := q.disk.Open(path, os.O_RDONLY)
 	if err != nil {
-		return found{}, fmt.Errorf("open segment: %w", err)
+		return segmentHeader{}, fmt.Errorf("open segment: %w", err)
 	}
 	b := make([]byte, segmentHeaderSize)
 	_, err = f.ReadAt(b, 0)
 	if err := errors.Join(err, f.Close()); err != nil {
-		return found{}, fmt.Errorf("read segment: %w", err)
+		return segmentHeader{}, fmt.Errorf("read segment: %w", err)
 	}
 	h, err := decodeSegmentHeader(b)
 	if err != nil {
-		return found{}, &CorruptError{Path: path, Why: err.Error()}
+		return segmentHeader{}, &CorruptError{Path: path, Why: err.Error()}
 	}
 	if h.identity != q.cfg.Identity {
-		return found{}, fmt.Errorf("segment %s has identity %x…, not %x…: %w", path, h.identity[:6], q.cfg.Identity[:6], ErrIdentity)
+		return segmentHeader{}, fmt.Errorf("segment %s has identity %x…, not %x…: %w", path, h.identity[:6], q.cfg.Identity[:6], ErrIdentity)
 	}
 	if h.start != start {
-		return found{}, &CorruptError{Path: path, Why: "segment was renamed"}
+		return segmentHeader{}, &CorruptError{Path: path, Why: "segment was renamed"}
 	}
-	return found{path: path, start: start, limit: start + Offset(info.Size()-segmentHeaderSize), header: h}, nil
+	return h, nil
 }
 
 // dropOlderLogs finishes a Reset that a crash interrupted: its new segment is whole, so the older log is void.

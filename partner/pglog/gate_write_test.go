@@ -1,0 +1,146 @@
+package pglog
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/f19126b3/dbmirror/mirror"
+)
+
+// TestGateClosesAgainstHeldLocks closes the gate while clients hold what they can of what that needs.
+func TestGateClosesAgainstHeldLocks(t *testing.T) {
+	t.Parallel()
+	srv, s := adminServer(t, nil)
+	dsn := srv.DSN("app")
+	gateUsers(t, dsn)
+	elsewhere := srv.DSN("postgres")
+	ctx := adminContext(t)
+	for name, c := range map[string]struct {
+		dsn, user string
+		hold      string
+		prepare   []string // by a superuser, before
+	}{
+		"the owner changes a setting":                {dsn, "owner", "BEGIN; ALTER DATABASE app SET work_mem = '8MB'", nil},
+		"the owner changes the same, from elsewhere": {elsewhere, "owner", "BEGIN; ALTER DATABASE app SET default_transaction_read_only = off", nil},
+		"the owner changes the limit":                {elsewhere, "owner", "BEGIN; ALTER DATABASE app CONNECTION LIMIT 5", nil},
+		"the owner grants":                           {dsn, "owner", "BEGIN; GRANT CONNECT ON DATABASE app TO ordinary", nil},
+		"the owner makes our schema":                 {dsn, "owner", "BEGIN; CREATE SCHEMA dbmirror", []string{"DROP SCHEMA dbmirror CASCADE"}},
+		"a superuser locks our table":                {dsn, "postgres", "BEGIN; LOCK TABLE dbmirror.settings", nil},
+		"anybody takes advisory locks":               {dsn, "ordinary", "SELECT pg_advisory_lock(x) FROM generate_series(1684172147, 1684172151) x", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			adminExec(t, dsn, c.prepare...)
+			holder := adminClient(t, clientDSN(t, c.dsn, c.user))
+			_, err := holder.Exec(ctx, c.hold, pgx.QueryExecModeSimpleProtocol)
+			require.NoError(t, err)
+			client := adminClient(t, clientDSN(t, dsn, "ordinary"))
+			began := time.Now()
+			p, err := s.SetGate(ctx, mirror.GateClosed, 0)
+			took := time.Since(began)
+			require.NoError(t, err)
+			require.Equal(t, mirror.GateClosed, p.Gate)
+			require.Zero(t, p.Sessions)
+			require.Less(t, took, 2*time.Second)
+			t.Logf("closed in %v", took)
+			require.Error(t, holder.Ping(ctx), "who held the lock is ended")
+			require.Error(t, client.Ping(ctx))
+			p, err = s.SetGate(ctx, mirror.GateOpen, 0)
+			require.NoError(t, err)
+			require.Equal(t, -1, p.ConnLimit)
+			require.NoError(t, s.EnsureSchema(ctx))
+		})
+	}
+}
+
+// A change of the database whose commit waits for a mirror holds its lock all that while, and is committed when its
+// session is ended.
+func TestGateClosesWhileAChangeOfTheDatabaseHangs(t *testing.T) {
+	t.Parallel()
+	srv, s := adminServer(t, nil)
+	dsn := srv.DSN("app")
+	gateUsers(t, dsn)
+	ctx := adminContext(t)
+	require.NoError(t, s.WaitBlock(ctx))
+	hanging := adminClient(t, clientDSN(t, dsn, "owner"))
+	done := make(chan error, 1)
+	go func() {
+		_, err := hanging.Exec(context.Background(), "ALTER DATABASE app CONNECTION LIMIT 5")
+		done <- err
+	}()
+	adminEventually(t, "the commit waits", func() bool {
+		return adminValue[int](t, s, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND usename = 'owner'") == 1
+	})
+	began := time.Now()
+	p, err := s.SetGate(ctx, mirror.GateClosed, 0)
+	require.NoError(t, err)
+	require.Zero(t, p.Sessions)
+	require.Less(t, time.Since(began), 2*time.Second)
+	require.Error(t, <-done)
+}
+
+// Nobody can be ended for the lock of a prepared transaction: it is named, and clients are ended all the same.
+func TestGateIsHeldByAPreparedTransaction(t *testing.T) {
+	t.Parallel()
+	srv, s := adminServer(t, map[string]string{"max_prepared_transactions": "2"})
+	dsn := srv.DSN("app")
+	gateUsers(t, dsn)
+	ctx := adminContext(t)
+	owner := adminClient(t, clientDSN(t, dsn, "owner"))
+	for _, statement := range []string{"BEGIN", "ALTER DATABASE app CONNECTION LIMIT 5", "PREPARE TRANSACTION 'held'"} {
+		_, err := owner.Exec(ctx, statement)
+		require.NoError(t, err)
+	}
+	p, err := s.Gate(ctx)
+	require.NoError(t, err)
+	require.Equal(t, 1, p.Writers)
+	client := adminClient(t, clientDSN(t, dsn, "ordinary"))
+	short, cancel := context.WithTimeout(ctx, 2500*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	_, err = s.SetGate(short, mirror.GateClosed, 0)
+	require.ErrorContains(t, err, "pg_prepared_xacts")
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.Less(t, time.Since(began), 4*time.Second)
+	require.Error(t, client.Ping(ctx), "clients are ended although the gate cannot be closed")
+	require.Error(t, owner.Ping(ctx))
+
+	adminExec(t, dsn, "ROLLBACK PREPARED 'held'")
+	p, err = s.SetGate(ctx, mirror.GateClosed, 0)
+	require.NoError(t, err)
+	require.Zero(t, p.Writers)
+}
+
+// What a look at the gate shows of those who write, and what a look costs.
+func TestGateShowsWriters(t *testing.T) {
+	t.Parallel()
+	srv, s := adminServer(t, nil)
+	dsn := srv.DSN("app")
+	gateUsers(t, dsn)
+	ctx := adminContext(t)
+	writer := adminClient(t, clientDSN(t, dsn, "ordinary"))
+	for _, c := range []struct {
+		statement string
+		writers   int
+	}{
+		{"BEGIN", 0}, {"SELECT count(*) FROM t", 0}, {"INSERT INTO t (v) VALUES ('x')", 1}, {"COMMIT", 0},
+	} {
+		_, err := writer.Exec(ctx, c.statement)
+		require.NoError(t, err)
+		adminEventually(t, "it shows after "+c.statement, func() bool {
+			p, err := s.Gate(ctx)
+			require.NoError(t, err)
+			return p.Writers == c.writers
+		})
+	}
+	const looks = 200
+	began := time.Now()
+	for range looks {
+		_, err := s.Gate(ctx)
+		require.NoError(t, err)
+	}
+	t.Logf("a look at the gate takes %v", time.Since(began)/looks)
+}
