@@ -51,6 +51,7 @@ func TestTroubleOfASession(t *testing.T) {
 		{"another timing", anotherTiming},
 		{"mirror's server full", serverFull},
 		{"mirror's DSN mistaken", func(t *testing.T, p *pair) { mistakenDSN(t, p, mirror.PartnerB) }},
+		{"elected without its log", electedWithoutLog},
 		{"principal's DSN mistaken", func(t *testing.T, p *pair) { mistakenDSN(t, p, mirror.PartnerA) }},
 	} {
 		ok := t.Run(c.name, func(t *testing.T) {
@@ -318,6 +319,28 @@ func serverFull(t *testing.T, p *pair) {
 	// The first session shares the servers, whose commits must not wait for a mirror that goes away.
 	require.NoError(t, q.partner[mirror.PartnerA].Suspend(t.Context()))
 	q.await(mirror.PartnerA, "alone", 10*time.Second, func(st Status) bool { return st.Exposed && st.Waiting == "" })
+}
+
+// electedWithoutLog: a mirror was elected for what it had hardened, and lost that before it was redone. It does not
+// serve what it has.
+func electedWithoutLog(t *testing.T, p *pair) {
+	require.NoError(t, p.partner[mirror.PartnerA].Failover(t.Context()))
+	p.awaitSynchronized(mirror.PartnerB)
+	redone := rows(t, p.pg[mirror.PartnerB], "app", "SELECT lsn::text FROM dbmirror.progress")[0]
+	p.restart(func(dir string) {
+		require.NoError(t, redo.Discard(filepath.Join(dir, "log")))
+		p.exec(mirror.PartnerB, "SET synchronous_commit = local; UPDATE dbmirror.progress SET lsn = '0/1'")
+	})
+	for s := mirror.PartnerA; s <= mirror.PartnerB; s++ {
+		p.await(s, "aware that the principal is not whole", 10*time.Second, func(st Status) bool {
+			return strings.Contains(st.Trouble, "become principal: the database ends at") && strings.Contains(st.Trouble, "force service on the other one")
+		})
+	}
+	require.False(t, p.partner[mirror.PartnerB].Status().Whole)
+	p.exec(mirror.PartnerB, "SET synchronous_commit = local; UPDATE dbmirror.progress SET lsn = '"+redone+"'")
+	p.awaitSynchronized(mirror.PartnerB)
+	p.awaitEqual()
+	require.NoError(t, p.partner[mirror.PartnerB].Failover(t.Context()))
 }
 
 // mistakenDSN: a partner is started again with the connection string of another database. It ends with an error, the
