@@ -126,9 +126,9 @@ func (c Config) validateAddresses() error {
 func (c Config) validateChoices() error {
 	switch {
 	case !c.Self.IsPartner():
-		return fmt.Errorf("Self is %s: set it to partner-a on one side and partner-b on the other", c.Self)
+		return fmt.Errorf("field Self is %s: set it to partner-a on one side and partner-b on the other", c.Self)
 	case c.Safety != mirror.SafetyFull && c.Safety != mirror.SafetyOff:
-		return fmt.Errorf("Safety is %s: set it to FULL or OFF", c.Safety)
+		return fmt.Errorf("field Safety is %s: set it to FULL or OFF", c.Safety)
 	case c.Options.ServeAtOnce && c.Witness != "":
 		return errors.New("Options.ServeAtOnce contradicts Witness: with a witness a restarted principal always asks; leave out one of them")
 	}
