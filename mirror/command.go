@@ -91,7 +91,7 @@ func (s *Session) failover(c Command) error {
 		if !s.linked(s.hard.Record.Principal) {
 			return s.deny(c, ReasonPartnerLost, "the principal is not connected; consider forced service")
 		}
-		s.send(Message{Kind: MessageRequest, To: s.hard.Record.Principal, Command: c})
+		s.pass(c)
 		return nil
 	}
 	return s.deny(c, ReasonNotEstablished, "establish the session first")
@@ -131,7 +131,7 @@ func (s *Session) suspend(c Command) error {
 		if !s.linked(s.hard.Record.Principal) {
 			return s.deny(c, ReasonPartnerLost, "the principal is not connected; ask again when it is")
 		}
-		s.send(Message{Kind: MessageRequest, To: s.hard.Record.Principal, Command: c})
+		s.pass(c)
 		return nil
 	}
 	return s.deny(c, ReasonNotEstablished, "establish the session first")
@@ -236,6 +236,43 @@ func nextWitness(r Record, want Incarnation) func(*Record) {
 	return func(r *Record) { r.Members[Witness] = want }
 }
 
+// passing is an operator's wish that a mirror passes on to its principal, as often as it takes for a while: the message
+// may be lost, and what stands against the wish may be over in a moment.
+type passing struct {
+	Command Command
+	Left    Tick
+}
+
+func (s *Session) pass(c Command) {
+	s.passing = passing{c, s.cfg.Timing.Timeout}
+	s.sendPassing()
+}
+
+func (s *Session) sendPassing() {
+	if s.passing.Left > 0 {
+		s.send(Message{Kind: MessageRequest, To: s.hard.Record.Principal, Command: s.passing.Command})
+	}
+}
+
+func (s *Session) tickPassing() {
+	countDown(&s.passing.Left)
+	if s.passing.Left == 0 {
+		s.passing = passing{}
+	}
+}
+
+// onRefuse ends a wish that asking again cannot help.
+func (s *Session) onRefuse(m Message) {
+	if m.From != s.hard.Record.Principal {
+		return
+	}
+	switch m.Reason {
+	case ReasonBusy, ReasonNotSynchronized, ReasonNotConfirmed:
+	default:
+		s.passing = passing{}
+	}
+}
+
 // onRequest is a wish that came through the mirror. One that can not be granted now is refused in the journal; a mirror
 // that can not follow asks again.
 func (s *Session) onRequest(m Message) {
@@ -245,8 +282,10 @@ func (s *Session) onRequest(m Message) {
 	if s.role() != RolePrincipal {
 		return
 	}
-	if m.Command.Kind == CommandSuspend && s.hard.Record.Suspended {
-		return
+	switch r := s.hard.Record; {
+	case m.Command.Kind == CommandSuspend && r.Suspended, m.Command.Kind == CommandResume && !r.Suspended,
+		m.Command.Kind == CommandFailover && s.handover.Active:
+		return // it is so already, or about to be: the wish was passed on more than once
 	}
 	var refused *RefusedError
 	if err := s.onCommand(Event{Command: m.Command}); asRefused(err, &refused) {

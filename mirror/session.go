@@ -48,6 +48,7 @@ type core struct {
 	streamIdle Tick // ticks since the principal's server was heard, at most Timeout
 	failed     Reason
 
+	passing    passing // as mirror
 	databaseUp bool
 	asked      Reason // what the mirror last asked its principal to suspend for
 }

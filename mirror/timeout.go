@@ -17,6 +17,7 @@ func (s *Session) onTick(Event) error {
 		s.peers[p].silent = min(s.peers[p].silent+1, t.Timeout)
 		countDown(&s.peers[p].lease)
 	}
+	s.tickPassing()
 	s.tickClaim()
 	s.tickHandover()
 	if t.Ping <= 1 || s.now%t.Ping == 0 {
@@ -48,6 +49,7 @@ func (s *Session) repeat() {
 	case s.role() == RolePrincipal && !s.lead() && s.claim.How == ElectionNone:
 		s.campaign(ElectionAgain)
 	}
+	s.sendPassing()
 	if s.asked != ReasonNone && s.role() == RoleMirror && !s.hard.Record.Suspended {
 		s.requestSuspend()
 	}

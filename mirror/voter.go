@@ -32,6 +32,8 @@ func (s *Session) onMessage(ev Event) error {
 		s.onTransfer(m)
 	case MessageReport:
 		s.onReport(m)
+	case MessageRefuse:
+		s.onRefuse(m)
 	case MessageRequest:
 		s.onRequest(m)
 	case MessageBye:
@@ -124,6 +126,7 @@ func (s *Session) deafened() bool {
 // adopt stores a newer record. Whatever this server was doing for an older one ends in the same step (hole (c)).
 func (s *Session) adopt(r Record) {
 	old := s.hard.Record
+	s.passing = passing{}
 	if r.Seq > old.Seq && s.shipping() {
 		s.fx.Halt = true
 	}
