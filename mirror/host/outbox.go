@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -17,6 +18,7 @@ type outbox struct {
 	peer   mirror.Server
 	client *endpoint.Client
 	done   chan struct{}
+	said   string // the kind of failure that was logged last; owned by run
 	wake   chan struct{}
 
 	mu struct {
@@ -140,15 +142,19 @@ func (o *outbox) send(ctx context.Context, m mirror.Message, refused int) int {
 	var nobody *endpoint.RefusedError
 	switch {
 	case err == nil:
+		o.said = ""
 		return 0
 	case errors.As(err, &nobody):
+		o.said = ""
 		refused++
 		if refused == refusals {
 			o.host.Tell(mirror.Event{Kind: mirror.EventUnlinked, Peer: o.peer})
 		}
 		return refused
 	}
-	if refused == 0 && ctx.Err() == nil {
+	// Said once for each kind of failure: it is repeated with every ping.
+	if kind := fmt.Sprintf("%T", err); kind != o.said && ctx.Err() == nil {
+		o.said = kind
 		o.host.cfg.Logger.Warn("message not delivered", "peer", o.peer, "kind", m.Kind, "error", err)
 	}
 	return max(refused, 1)
