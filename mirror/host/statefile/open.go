@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 )
 
 // leftover marks files that a crash while the state file was made can leave behind.
@@ -55,7 +56,7 @@ func claim(path string, file *os.File) error {
 	if info.Mode().Perm()&0o007 != 0 {
 		return fmt.Errorf("%w: everybody may access %s (mode %04o); chmod 600 it", ErrUnsafe, path, info.Mode().Perm())
 	}
-	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	err = flock(file)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		return fmt.Errorf("%w: %s is open in another process; stop that one first, or give each session a file of its own",
 			ErrLocked, path)
@@ -128,4 +129,19 @@ func escape(path string) string {
 		b = append(b, path[i])
 	}
 	return string(b)
+}
+
+// lockPatience is how long a lock may be held by somebody who is about to let it go: a program that was just ended, or
+// another process that this one is starting, which holds a copy of the open file until its own program begins.
+const lockPatience = 250 * time.Millisecond
+
+func flock(f *os.File) error {
+	const pause = 10 * time.Millisecond
+	for waited := time.Duration(0); ; waited += pause {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) || waited >= lockPatience {
+			return err
+		}
+		time.Sleep(pause)
+	}
 }
