@@ -43,7 +43,30 @@ func (s *Session) mirrorGone() bool {
 	if s.starting > 0 && s.peers[m].incarnation == 0 {
 		return false
 	}
-	return !s.linked(m) || !s.peers[m].ready && s.peers[m].reason != ReasonNone
+	switch p := s.peers[m]; {
+	case !s.linked(m):
+		return true
+	case p.ready || p.reason == ReasonNone:
+		return false
+	case p.reason == ReasonStreamLost:
+		// What it lost may be this principal's own server, which is down or about to be found so: then nothing is to be
+		// acknowledged alone, and a mirror that has everything must stay promotable.
+		return s.databaseUp && p.unready >= s.cfg.Timing.Timeout
+	}
+	return true
+}
+
+// tickStream counts how long a mirror that is there has not read this principal's server.
+func (s *Session) tickStream() {
+	if !s.lead() {
+		return
+	}
+	p := &s.peers[s.mirror()]
+	if p.ready || p.reason != ReasonStreamLost {
+		p.unready = 0
+		return
+	}
+	p.unready = min(p.unready+1, s.cfg.Timing.Timeout)
 }
 
 // confirm notes that a second server has the present record on disk (or that none is needed).

@@ -61,6 +61,7 @@ type peer struct {
 	left        bool        // it said that it was being stopped
 	ready       bool
 	reason      Reason // why it is not ready
+	unready     Tick   // ticks since it said that its stream is lost, at most Timeout
 	sees        uint8
 	hardened    Position
 	redone      LSN

@@ -17,6 +17,7 @@ func (s *Session) onTick(Event) error {
 		s.peers[p].silent = min(s.peers[p].silent+1, t.Timeout)
 		countDown(&s.peers[p].lease)
 	}
+	s.tickStream()
 	s.tickPassing()
 	s.tickClaim()
 	s.tickHandover()

@@ -158,7 +158,7 @@ func (s *Session) drop() {
 // forget drops evidence about the data path of an older role sequence.
 func (s *Session) forget() {
 	for p := range s.peers {
-		s.peers[p].hardened, s.peers[p].redone, s.peers[p].logEnd, s.peers[p].ready = Position{}, 0, 0, false
+		s.peers[p].hardened, s.peers[p].redone, s.peers[p].logEnd, s.peers[p].ready, s.peers[p].unready = Position{}, 0, 0, false, 0
 	}
 	s.logEnd = 0
 }
