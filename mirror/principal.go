@@ -62,7 +62,7 @@ func (s *Session) tickStream() {
 		return
 	}
 	p := &s.peers[s.mirror()]
-	if p.ready || p.reason != ReasonStreamLost {
+	if p.ready || p.reason != ReasonStreamLost || !s.hard.Record.InSync {
 		p.unready = 0
 		return
 	}

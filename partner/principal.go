@@ -75,6 +75,8 @@ func (d *dataPath) wait(ctx context.Context, duty mirror.Duty) error {
 		if found.Name == name && !found.Blocked && found.RestartWaits {
 			d.have.wait, d.have.waitSeq = mirror.WaitMirror, duty.Seq
 			d.showWaiting(name)
+		} else if record.InSync && found.Name == "" {
+			d.waitLost(found, name, duty) // nobody was waited for, since nobody knows when
 		}
 	}
 	if d.have.wait == mirror.WaitMirror && d.have.waitSeq == duty.Seq && !duty.Prove {
@@ -255,9 +257,14 @@ func (d *dataPath) guard(ctx context.Context, duty mirror.Duty) error {
 	if waiting.Name == name && waiting.Foreign == 0 {
 		return nil // only the file is wrong: nothing was acknowledged alone
 	}
-	d.p.cfg.Logger.Error("somebody changed whom commits wait for", "in_force", waiting.InForce, "expected", name, "foreign_walsenders", waiting.Foreign)
-	d.report(mirror.Event{Kind: mirror.EventWaitLost, Seq: duty.Seq})
+	d.waitLost(waiting, name, duty)
 	return nil
+}
+
+// waitLost tells the session that commits may have been acknowledged without the mirror.
+func (d *dataPath) waitLost(found pglog.Waiting, name string, duty mirror.Duty) {
+	d.p.cfg.Logger.Error("somebody changed whom commits wait for", "in_force", found.InForce, "expected", name, "foreign_walsenders", found.Foreign)
+	d.report(mirror.Event{Kind: mirror.EventWaitLost, Seq: duty.Seq})
 }
 
 // heartbeatEvery is how often a principal tries what a commit feels.
