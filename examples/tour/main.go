@@ -16,7 +16,8 @@
 // anything was lost, doubled or different, or when a step was not reached in its time; the ends of all logs are printed
 // then. Nothing is left behind.
 //
-// The tour starts its own binary again for the partners and the witness: program.go is all that such a process needs.
+// The tour starts its own binary again for the partners and the witness: examples/internal/trio/program.go is all that such
+// a process needs.
 package main
 
 import (
@@ -29,11 +30,12 @@ import (
 	"syscall"
 
 	"github.com/f19126b3/dbmirror/examples/internal/operator"
+	"github.com/f19126b3/dbmirror/examples/internal/trio"
 )
 
 func main() {
-	if settings, ok := child(os.Args); ok {
-		os.Exit(runProgram(settings))
+	if settings, ok := trio.Child(os.Args); ok {
+		os.Exit(trio.RunProgram(settings))
 	}
 	os.Exit(start(os.Args[1:], os.Stdout, os.Stderr))
 }

@@ -98,11 +98,11 @@ func (s *story) establish(ctx context.Context) error {
 		return err
 	}
 	for p := mirror.PartnerA; p <= mirror.Witness; p++ {
-		if err := s.start(p); err != nil {
+		if err := s.Start(p); err != nil {
 			return err
 		}
 	}
-	return s.awaitSynchronized(ctx, mirror.PartnerA)
+	return s.AwaitSynchronized(ctx, mirror.PartnerA)
 }
 
 func (s *story) startClients(ctx context.Context) error {
@@ -139,7 +139,7 @@ func (s *story) automaticFailover(ctx context.Context) error {
 func (s *story) killBoth(p mirror.Server) error {
 	var both sync.WaitGroup
 	var program, server error
-	both.Go(func() { program = s.kill(p) })
+	both.Go(func() { program = s.Kill(p) })
 	both.Go(func() { server = s.pg[p].Kill() })
 	both.Wait()
 	return errors.Join(program, server)
@@ -149,13 +149,13 @@ func (s *story) comeBack(ctx context.Context) error {
 	if err := s.pg[mirror.PartnerA].Restart(ctx); err != nil {
 		return err
 	}
-	if err := s.start(mirror.PartnerA); err != nil {
+	if err := s.Start(mirror.PartnerA); err != nil {
 		return err
 	}
-	if err := s.awaitSynchronized(ctx, mirror.PartnerB); err != nil {
+	if err := s.AwaitSynchronized(ctx, mirror.PartnerB); err != nil {
 		return err
 	}
-	lost, err := filepath.Glob(filepath.Join(s.path(mirror.PartnerA, "d"), "lost-transactions-*"))
+	lost, err := filepath.Glob(filepath.Join(s.Dir(mirror.PartnerA), "lost-transactions-*"))
 	if err != nil {
 		return err
 	}
@@ -171,7 +171,7 @@ func (s *story) comeBack(ctx context.Context) error {
 }
 
 func (s *story) restartWitness(ctx context.Context) error {
-	if err := s.stop(mirror.Witness); err != nil {
+	if err := s.Stop(mirror.Witness); err != nil {
 		return err
 	}
 	if err := s.awaitQuorum(ctx, mirror.QuorumPartners); err != nil {
@@ -181,7 +181,7 @@ func (s *story) restartWitness(ctx context.Context) error {
 		return err
 	}
 	s.out.note("commits go on without the witness; it is started again with what it had on disk")
-	if err := s.start(mirror.Witness); err != nil {
+	if err := s.Start(mirror.Witness); err != nil {
 		return err
 	}
 	return s.awaitQuorum(ctx, mirror.QuorumFull)
@@ -189,7 +189,7 @@ func (s *story) restartWitness(ctx context.Context) error {
 
 func (s *story) manualFailover(ctx context.Context) error {
 	s.load.acks.forget()
-	if err := s.page[mirror.PartnerB].failover(ctx); err != nil {
+	if err := s.Page(mirror.PartnerB).Command(ctx, "/failover"); err != nil {
 		return fmt.Errorf("command failover: %w", err)
 	}
 	served, err := s.awaitService(ctx, mirror.PartnerA)
@@ -198,7 +198,7 @@ func (s *story) manualFailover(ctx context.Context) error {
 	}
 	s.manual = served.Sub(s.load.acks.last(s.pg[mirror.PartnerB].Port()))
 	s.out.note("manual failover: %.2f s from the last commit acknowledged by partner-b to the first by partner-a", s.manual.Seconds())
-	if err := s.awaitSynchronized(ctx, mirror.PartnerA); err != nil {
+	if err := s.AwaitSynchronized(ctx, mirror.PartnerA); err != nil {
 		return err
 	}
 	if err := s.askPsql(ctx, mirror.PartnerA); err != nil {
@@ -226,7 +226,7 @@ func (s *story) awaitEqual(ctx context.Context, a, b *pgx.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	var c pglog.Comparison
-	err := s.await(ctx, func() (done bool, now string, err error) {
+	err := s.Await(ctx, func() (done bool, now string, err error) {
 		if c, err = pglog.Compare(ctx, a, b); err != nil {
 			return false, "", err
 		}
@@ -257,7 +257,7 @@ func (s *story) audit(a, b *pgx.Conn) error {
 func (s *story) stopAll(context.Context) error {
 	var all error
 	for _, p := range []mirror.Server{mirror.PartnerB, mirror.PartnerA, mirror.Witness} {
-		all = errors.Join(all, s.stop(p))
+		all = errors.Join(all, s.Stop(p))
 	}
 	return all
 }

@@ -11,12 +11,14 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/f19126b3/dbmirror/examples/internal/trio"
 )
 
 // TestMain lets the tests' binary be started again as a server of the session.
 func TestMain(m *testing.M) {
-	if settings, ok := child(os.Args); ok {
-		os.Exit(runProgram(settings))
+	if settings, ok := trio.Child(os.Args); ok {
+		os.Exit(trio.RunProgram(settings))
 	}
 	os.Exit(m.Run())
 }

@@ -1,4 +1,4 @@
-package main
+package trio
 
 import (
 	"bytes"
@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// report is what the tour reads of a partner's page for its operator.
-type report struct {
+// Report is what is read of a partner's page for its operator.
+type Report struct {
 	Role, State, Reason string
 	Sequence            uint64 `json:"role_sequence"`
 	Gate, Quorum        string
@@ -20,7 +20,7 @@ type report struct {
 }
 
 // String is one line for people.
-func (r report) String() string {
+func (r Report) String() string {
 	s := fmt.Sprintf("%s %s (%s), role sequence %d, gate %s, quorum %s", r.Role, r.State, r.Reason, r.Sequence, r.Gate, r.Quorum)
 	if r.Exposed {
 		s += ", exposed"
@@ -31,11 +31,12 @@ func (r report) String() string {
 	return s
 }
 
-// page is the address of a partner's page.
-type page string
+// Page is the address of a partner's page for its operator.
+type Page string
 
-func (p page) status(ctx context.Context) (report, error) {
-	var r report
+// Status reads what the partner shows.
+func (p Page) Status(ctx context.Context) (Report, error) {
+	var r Report
 	raw, err := p.ask(ctx, http.MethodGet, "/status", http.StatusOK)
 	if err != nil {
 		return r, err
@@ -43,12 +44,14 @@ func (p page) status(ctx context.Context) (report, error) {
 	return r, json.Unmarshal(raw, &r)
 }
 
-func (p page) failover(ctx context.Context) error {
-	_, err := p.ask(ctx, http.MethodPost, "/failover", http.StatusAccepted)
+// Command asks for a command, such as /failover or /safety?level=OFF; [operator.Partner] lists them. It returns when the
+// command was accepted.
+func (p Page) Command(ctx context.Context, path string) error {
+	_, err := p.ask(ctx, http.MethodPost, path, http.StatusAccepted)
 	return err
 }
 
-func (p page) ask(ctx context.Context, method, path string, wanted int) ([]byte, error) {
+func (p Page) ask(ctx context.Context, method, path string, wanted int) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, method, "http://"+string(p)+path, nil)

@@ -1,4 +1,4 @@
-package main
+package trio
 
 import (
 	"context"
@@ -30,19 +30,20 @@ type settings struct {
 	Credentials  endpoint.Credentials
 }
 
-// hidden is the first argument of a process that is not the tour itself; the second names its settings.
+// hidden is the first argument of a process that is one of the session's servers; the second names its settings.
 const hidden = "run-one-server-of-the-session"
 
-// child returns the file with the settings if this process is one of the session's servers.
-func child(args []string) (string, bool) {
+// Child returns the file with the settings if this process, with the arguments of os.Args, is one of a session's
+// servers: main then calls RunProgram with it and nothing else.
+func Child(args []string) (string, bool) {
 	if len(args) == 3 && args[1] == hidden {
 		return args[2], true
 	}
 	return "", false
 }
 
-// runProgram is a partner or the witness until it is told to stop. It returns the exit status.
-func runProgram(file string) int {
+// RunProgram is a partner or the witness until it is told to stop. It returns the exit status.
+func RunProgram(file string) int {
 	logger := slog.New(slog.NewJSONHandler(os.Stdout, &slog.HandlerOptions{ReplaceAttr: inWords}))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
