@@ -253,4 +253,9 @@ func TestPair(t *testing.T) {
 	p.awaitSynchronized(mirror.PartnerA)
 	p.exec(mirror.PartnerA, "DELETE FROM account WHERE id < 10")
 	p.awaitEqual()
+	for side := mirror.PartnerA; side <= mirror.PartnerB; side++ {
+		for _, line := range p.partner[side].Journal() {
+			require.NotEqual(t, mirror.ReasonWaitLost, line.Entry.Reason, "nobody touched the setting: %s", line.Entry)
+		}
+	}
 }

@@ -68,15 +68,8 @@ func (d *dataPath) wait(ctx context.Context, duty mirror.Duty) error {
 	name := mirrorName(d.p.short(), record, d.p.cfg.Self.Other())
 	if d.have.wait == 0 && !duty.Prove {
 		// Found as it should be after a restart of this program: nothing is disturbed, and nothing is claimed anew.
-		found, err := d.server.Waiting(ctx)
-		if err != nil {
+		if err := d.resumeWaiting(ctx, duty, record, name); err != nil {
 			return err
-		}
-		if found.Name == name && !found.Blocked && found.RestartWaits {
-			d.have.wait, d.have.waitSeq = mirror.WaitMirror, duty.Seq
-			d.showWaiting(name)
-		} else if record.InSync && found.Name == "" {
-			d.waitLost(found, name, duty) // nobody was waited for, since nobody knows when
 		}
 	}
 	if d.have.wait == mirror.WaitMirror && d.have.waitSeq == duty.Seq && !duty.Prove {
@@ -91,6 +84,30 @@ func (d *dataPath) wait(ctx context.Context, duty mirror.Duty) error {
 	d.showWaiting(name)
 	d.prove(mirror.Event{Kind: mirror.EventWaiting, Seq: duty.Seq, LSN: end})
 	return nil
+}
+
+// resumeWaiting finds out whether the server waits as a former life of this program told it to.
+func (d *dataPath) resumeWaiting(ctx context.Context, duty mirror.Duty, record mirror.Record, name string) error {
+	found, err := d.server.Waiting(ctx)
+	if err != nil {
+		return err
+	}
+	if found.Name == name && !found.Blocked && found.RestartWaits {
+		d.have.wait, d.have.waitSeq = mirror.WaitMirror, duty.Seq
+		d.showWaiting(name)
+		return nil
+	}
+	if !record.InSync || found.Name != "" {
+		return nil
+	}
+	_, err = d.server.Reign(ctx, d.p.id.String(), duty.Seq)
+	switch {
+	case err == nil:
+		d.waitLost(found, name, duty) // nobody was waited for, since nobody knows when
+	case errors.Is(err, pglog.ErrNoReign):
+		return nil // not opened yet in this role sequence: nothing can have been acknowledged alone
+	}
+	return err
 }
 
 // promote makes the database whole for serving: everything hardened is redone, the mirror's slot exists before the
