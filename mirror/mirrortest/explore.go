@@ -6,9 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/f19126b3/dbmirror/mirror"
-	"github.com/f19126b3/dbmirror/mirror/internal/seeded"
-)
+	"github.com/f19126b3/dbmirror/mirror")
 
 // Space is what an exploration exhausts: every order of every event within these bounds. Messages are kept for ever and
 // may arrive at any time and any number of times, so loss, doubling, delay and reordering are all part of it. Timeouts
@@ -26,22 +24,6 @@ type Space struct {
 	// MaxStates ends a search that would grow beyond it; 0 is no bound.
 	MaxStates int
 }
-
-// Mutant is an error planted on purpose. The zero value is none.
-type Mutant struct {
-	Name  string
-	Rules seeded.Error
-	World WorldError
-}
-
-// WorldError is an error planted in the world around the rules.
-type WorldError uint8
-
-// The errors of the world.
-const (
-	WitnessForgets WorldError = iota + 1 // M3: the witness loses its state and votes
-	KeepsTail                            // M6: a returning partner keeps what the principal never had
-)
 
 // Result is what an exploration found.
 type Result struct {

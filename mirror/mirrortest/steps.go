@@ -339,14 +339,7 @@ func (t *tables) successors(w *world, yield func(*world, func() string) bool) {
 			}
 		}
 	}
-	if t.space.Planted.World == WitnessForgets && w.restarts > 0 {
-		try(func() string { return "the witness loses its state" }, func(n *world) {
-			n.restarts--
-			fresh := t.session(mirror.Witness, firstHard(mirror.Witness))
-			n.node[mirror.Witness] = t.nodes.of(fresh.Snapshot())
-			t.connect(n, mirror.Witness)
-		})
-	}
+	t.planted(w, try)
 }
 
 func (t *tables) arrives(id uint16) func() string {
