@@ -6,7 +6,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/f19126b3/dbmirror/mirror")
+	"github.com/f19126b3/dbmirror/mirror"
+)
 
 // Space is what an exploration exhausts: every order of every event within these bounds. Messages are kept for ever and
 // may arrive at any time and any number of times, so loss, doubling, delay and reordering are all part of it. Timeouts
