@@ -38,13 +38,14 @@ func (p *pair) cables(servers bool) (sever, mend func()) {
 	if servers {
 		all = append(all, server, back)
 	}
+	var mends []func()
 	return func() {
 			for _, c := range all {
-				c.sever()
+				mends = append(mends, c.sever())
 			}
 		}, func() {
-			for _, c := range all {
-				c.mend()
+			for _, mend := range mends {
+				mend()
 			}
 		}
 }

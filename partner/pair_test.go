@@ -31,6 +31,7 @@ type pair struct {
 	pg      [3]*pgtest.Server
 	timing  host.Timing
 	edit    func(*Config)
+	order   func(*orders) // edit, for processes
 	// witnessSees are addresses at which the witness reaches the partners, where they are not their own.
 	witnessSees [4]string
 

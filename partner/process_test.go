@@ -51,11 +51,12 @@ type orders struct {
 	Session   string
 	Self      mirror.Server
 	Dir       string
-	DSN, Peer string // of the databases
-	Addr      [4]string
+	DSN, Peer string    // of the databases
+	Addr      [4]string // of the endpoints, as this program reaches them
 	Control   string
 	Establish bool
 	Timing    host.Timing
+	Limits    Limits
 }
 
 func (o orders) run() error {
@@ -88,17 +89,21 @@ func (o orders) runServer(ctx context.Context, mux *http.ServeMux) error {
 	p, err := New(Config{
 		Session: o.Session, Self: o.Self, Dir: o.Dir, DSN: pglog.Secret(o.DSN), PeerDSN: pglog.Secret(o.Peer),
 		Listen: o.Addr[o.Self], Peer: o.Addr[o.Self.Other()], Witness: o.Addr[mirror.Witness],
-		Credentials: endpoint.Credentials{Plaintext: true}, Establish: o.Establish, Timing: o.Timing, Logger: testLogger(os.Stderr),
+		Credentials: endpoint.Credentials{Plaintext: true}, Establish: o.Establish, Timing: o.Timing, Limits: o.Limits, Logger: testLogger(os.Stderr),
 	})
 	if err != nil {
 		return err
 	}
 	mux.HandleFunc("GET /status", func(rw http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(rw).Encode(p.Status()) })
-	mux.HandleFunc("POST /failover", func(rw http.ResponseWriter, r *http.Request) {
-		if err := p.Failover(r.Context()); err != nil {
-			http.Error(rw, err.Error(), http.StatusConflict)
-		}
-	})
+	for name, command := range map[string]func(context.Context) error{
+		"failover": p.Failover, "suspend": p.Suspend, "resume": p.Resume, "reseed": p.Reseed,
+	} {
+		mux.HandleFunc("POST /"+name, func(rw http.ResponseWriter, r *http.Request) {
+			if err := command(r.Context()); err != nil {
+				http.Error(rw, err.Error(), http.StatusConflict)
+			}
+		})
+	}
 	return p.Run(ctx)
 }
 
@@ -161,18 +166,35 @@ type process struct {
 	done chan struct{}
 }
 
-// launch starts a server's program as a process.
-func (p *pair) launch(s mirror.Server) {
-	p.t.Helper()
+// orders are those for a server's program.
+func (p *pair) orders(s mirror.Server) orders {
 	o := orders{Session: p.session, Self: s, Dir: filepath.Join(p.dir, s.String()), Addr: p.addr, Control: p.control[s],
 		Establish: s == mirror.PartnerA, Timing: p.timing}
 	if s.IsPartner() {
 		o.DSN, o.Peer = p.pg[s].DSN("app"), p.pg[s.Other()].DSN("app")
 	}
-	text, err := json.Marshal(o)
-	require.NoError(p.t, err)
-	log, err := os.OpenFile(filepath.Join(p.dir, s.String()+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	require.NoError(p.t, err)
+	if p.order != nil {
+		p.order(&o)
+	}
+	return o
+}
+
+// launch starts a server's program as a process.
+func (p *pair) launch(s mirror.Server) {
+	p.t.Helper()
+	require.NoError(p.t, p.spawn(s))
+}
+
+// spawn is launch for any goroutine.
+func (p *pair) spawn(s mirror.Server) error {
+	text, err := json.Marshal(p.orders(s))
+	if err != nil {
+		return err
+	}
+	log, err := os.OpenFile(p.logFile(s), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), ordersVariable+"="+string(text))
 	cmd.Stdout, cmd.Stderr = log, log
@@ -189,10 +211,41 @@ func (p *pair) launch(s mirror.Server) {
 		log.Close()
 		close(made.done)
 	}()
-	require.NoError(p.t, <-started)
+	if err := <-started; err != nil {
+		return fmt.Errorf("start %s: %w", s, err)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.process[s] = made
+	return nil
+}
+
+// logFile is where a program's output goes.
+func (p *pair) logFile(s mirror.Server) string { return filepath.Join(p.dir, s.String()+".log") }
+
+// signal sends a signal to a program that runs.
+func (p *pair) signal(s mirror.Server, sig syscall.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.process[s] == nil {
+		return os.ErrProcessDone
+	}
+	return p.process[s].cmd.Process.Signal(sig)
+}
+
+// ended says whether a program does not run.
+func (p *pair) ended(s mirror.Server) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.process[s] == nil {
+		return true
+	}
+	select {
+	case <-p.process[s].done:
+		return true
+	default:
+		return false
+	}
 }
 
 // kill ends a process without a word.
@@ -225,7 +278,7 @@ func (p *pair) tail() {
 		return
 	}
 	for s := mirror.PartnerA; s <= mirror.Witness; s++ {
-		b, err := os.ReadFile(filepath.Join(p.dir, s.String()+".log"))
+		b, err := os.ReadFile(p.logFile(s))
 		if err == nil {
 			p.t.Logf("--- %s\n%s", s, b[max(0, len(b)-6000):])
 		}
@@ -235,12 +288,22 @@ func (p *pair) tail() {
 // post gives a command to a process.
 func (p *pair) post(s mirror.Server, path string) {
 	p.t.Helper()
-	r, err := http.Post("http://"+p.control[s]+path, "", nil)
-	require.NoError(p.t, err)
+	require.NoError(p.t, p.give(s, path))
+}
+
+// give is post for any goroutine; a refusal is an error.
+func (p *pair) give(s mirror.Server, path string) error {
+	client := http.Client{Timeout: 10 * time.Second}
+	r, err := client.Post("http://"+p.control[s]+path, "", nil)
+	if err != nil {
+		return err
+	}
 	defer r.Body.Close()
 	text, err := io.ReadAll(r.Body)
-	require.NoError(p.t, err)
-	require.Equal(p.t, http.StatusOK, r.StatusCode, "%s", text)
+	if err == nil && r.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s at %s: %s", path, s, text)
+	}
+	return err
 }
 
 // awaitSettledAt waits until the session is healed with that principal.
