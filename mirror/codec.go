@@ -115,6 +115,10 @@ func (w *walker) record(r *Record) {
 		number(w, &r.Members[i], "member")
 	}
 	number(w, &r.OldWitness, "old witness")
+	// One that contradicts itself would break an invariant of whoever believed it, and so end his session.
+	if why := r.contradiction(); why != "" && !w.writing {
+		w.fail("record", "%s", why)
+	}
 }
 
 func (w *walker) hardState(h *HardState) {

@@ -96,6 +96,19 @@ func (r Record) promotable(s Server) bool {
 	return r.Principal == s || r.InSync && r.Safety == SafetyFull && !r.Suspended && r.HasWitness()
 }
 
+// contradiction says why no server that keeps the rules can hold this record, or nothing.
+func (r Record) contradiction() string {
+	switch {
+	case r.Established() != (r.Principal != Nobody):
+		return fmt.Sprintf("of role sequence %d has %s as principal", r.Seq, r.Principal)
+	case r.InSync && (r.Suspended || r.Safety == SafetyOff):
+		return "is in sync though it is suspended or of safety OFF"
+	case r.Forced && r.Change == 0 && !r.Suspended:
+		return "was begun by force and is not suspended"
+	}
+	return ""
+}
+
 // Election is how a server asks to become principal.
 type Election uint8
 

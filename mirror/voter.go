@@ -222,8 +222,8 @@ func (s *Session) objection(m Message) Reason {
 		}
 		return ReasonNone
 	case ElectionForced:
-		if s.hard.Self != Witness {
-			return ReasonWrongRole
+		if s.hard.Self != Witness || m.From == basis.Principal {
+			return ReasonWrongRole // service is forced on a mirror
 		}
 	case ElectionAutomatic, ElectionAgain:
 		if !basis.promotable(m.From) {
