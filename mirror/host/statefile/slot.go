@@ -92,7 +92,8 @@ func decodeCopy(b []byte, slot int) (content, error) {
 		stored:   flags == flagStored,
 		record:   bytes.Clone(b[headerSize : headerSize+length]),
 	}
-	if c.slot() != slot {
+	// Nothing else may stand in it either: what this package did not write is damage, whatever its checksum says.
+	if c.slot() != slot || !bytes.Equal(b, encodeSlot(c)[:copySize]) {
 		return content{}, errDamaged
 	}
 	return c, nil

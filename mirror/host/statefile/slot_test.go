@@ -169,15 +169,3 @@ func TestImpossibleFiles(t *testing.T) {
 		})
 	}
 }
-
-func FuzzDecodeFile(f *testing.F) {
-	f.Add(image(10))
-	f.Add(image(11))
-	f.Add([]byte{})
-	f.Fuzz(func(t *testing.T, b []byte) {
-		c, err := decodeFile(b)
-		if err == nil && len(c.record) > MaxRecord {
-			t.Fatalf("record of %d bytes", len(c.record))
-		}
-	})
-}
