@@ -76,7 +76,7 @@ func (s *script) transaction(size int) error {
 }
 
 // buildLog writes a log and returns its model. It is left as by a crash unless it is closed.
-func buildLog(t *testing.T, cfg Config, sealed bool, transactions, size int) model {
+func buildLog(t testing.TB, cfg Config, sealed bool, transactions, size int) model {
 	t.Helper()
 	require.NoError(t, os.MkdirAll(cfg.Dir, 0o700))
 	q, err := open(cfg, quietDisk{})
@@ -144,7 +144,7 @@ func TestTornAtEveryByte(t *testing.T) {
 		}
 		d := &memoryDisk{bytes: whole, size: size}
 		q := &Queue{cfg: cfg, disk: d}
-		require.NoError(t, q.verifyAll([]found{{path: path, start: firstOffset, limit: limit, header: header}}))
+		require.NoError(t, q.verifyAll([]found{{path: path, start: firstOffset, limit: limit, header: header}}, 0))
 		if q.written != m.end(n) || q.history.end != m.position(n) || d.size != int(filePos(firstOffset, m.end(n))) {
 			t.Fatalf("cut to %d bytes: log ends at %d %v, want %d %v", size, q.written, q.history.end, m.end(n), m.position(n))
 		}

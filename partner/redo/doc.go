@@ -34,9 +34,9 @@
 // before it was synced. So only the last segment can have a torn tail. There a bad frame is torn unless a later frame
 // carries the top bit: the first frame of a harden is written only after everything before it was on disk, so it proves
 // that the damage is to hardened log. A torn tail is cut; anything else is a *CorruptError and the log stays untouched.
-// Close seals the log with one more frame, so that after an orderly stop no damage can pass as a torn tail. After a
-// crash, damage to the very last harden looks like a torn tail, as it does in every log; a caller who knows a position
-// that was reported or redone must compare Hardened with it after Open.
+// Close seals the log with one more frame, and with an empty file named by its end, so that after an orderly stop no
+// damage can pass as a torn tail. After a crash, damage to the very last harden looks like a torn tail, as it does in
+// every log; a caller who knows a position that was reported or redone must compare Hardened with it after Open.
 //
 // Records of a transaction that never ended stay in the log: they were hardened, readers may have passed them, and the
 // next KindAttach makes them void.

@@ -138,7 +138,15 @@ func (q *Queue) seal() error {
 	if _, err := q.file.WriteAt(b, filePos(q.start, q.written)); err != nil {
 		return err
 	}
-	return q.file.Sync()
+	if err := q.file.Sync(); err != nil {
+		return err
+	}
+	// A name beside the log says where it ends: a file that is cut off later, seal and all, is no torn tail.
+	f, err := q.disk.Open(sealedPath(q.cfg.Dir, q.written), os.O_CREATE|os.O_RDWR)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), q.disk.SyncDir(q.cfg.Dir))
 }
 
 // failure returns what ended the queue, or nil.

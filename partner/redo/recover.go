@@ -27,21 +27,28 @@ type found struct {
 // recover verifies what is on disk and makes the queue ready to append. On a damaged log it changes nothing but the
 // removal of files that were never part of it.
 func (q *Queue) recover() error {
-	segments, err := q.list()
+	segments, sealed, err := q.list()
 	if err != nil {
 		return err
 	}
 	if len(segments) == 0 {
+		if err := q.unseal(sealed); err != nil {
+			return err
+		}
 		return q.begin()
 	}
 	segments, err = q.dropOlderLogs(segments)
 	if err != nil {
 		return err
 	}
-	if err := q.verifyAll(segments); err != nil {
+	if err := q.verifyAll(segments, sealed); err != nil {
 		return err
 	}
-	// A segment that was renamed just before a crash may not be in the directory on disk.
+	if err := q.unseal(sealed); err != nil {
+		return err
+	}
+	// What was closed is open again before it grows, and a segment that was renamed just before a crash may not be in the
+	// directory on disk.
 	if err := q.disk.SyncDir(q.cfg.Dir); err != nil {
 		return q.fail("sync", q.cfg.Dir, err)
 	}
@@ -71,19 +78,33 @@ func (q *Queue) begin() error {
 	return err
 }
 
-// list returns the segments in order, and removes what a crash left unfinished.
-func (q *Queue) list() ([]found, error) {
+// unseal takes away the name that says where the log was closed.
+func (q *Queue) unseal(sealed Offset) error {
+	if sealed == 0 {
+		return nil
+	}
+	if err := q.disk.Remove(sealedPath(q.cfg.Dir, sealed)); err != nil {
+		return fmt.Errorf("open sealed log: %w", err)
+	}
+	return nil
+}
+
+// list returns the segments in order, and the offset at which the log was closed, zero if it was not. It removes what a
+// crash left unfinished.
+func (q *Queue) list() (segments []found, sealed Offset, err error) {
 	entries, err := os.ReadDir(q.cfg.Dir)
 	if err != nil {
-		return nil, fmt.Errorf("list segments: %w", err)
+		return nil, 0, fmt.Errorf("list segments: %w", err)
 	}
-	var segments []found
 	for _, e := range entries {
 		path := filepath.Join(q.cfg.Dir, e.Name())
 		if strings.HasSuffix(e.Name(), segmentSuffix+unfinishedSuffix) {
 			if err := q.disk.Remove(path); err != nil {
-				return nil, fmt.Errorf("remove unfinished segment: %w", err)
+				return nil, 0, fmt.Errorf("remove unfinished segment: %w", err)
 			}
+		}
+		if end, ok := parseName(e.Name(), sealedSuffix); ok {
+			sealed = max(sealed, end)
 		}
 		start, ok := parseSegmentName(e.Name())
 		if !ok {
@@ -91,12 +112,12 @@ func (q *Queue) list() ([]found, error) {
 		}
 		s, err := q.inspect(path, start, e)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		segments = append(segments, s)
 	}
 	slices.SortFunc(segments, func(a, b found) int { return cmp.Compare(a.start, b.start) })
-	return segments, nil
+	return segments, sealed, nil
 }
 
 func (q *Queue) inspect(path string, start Offset, e fs.DirEntry) (found, error) {
@@ -154,8 +175,8 @@ func (q *Queue) dropOlderLogs(segments []found) ([]found, error) {
 	return segments, nil
 }
 
-// verifyAll reads every frame and leaves the last segment open for appending.
-func (q *Queue) verifyAll(segments []found) error {
+// verifyAll reads every frame and leaves the last segment open for appending. A log that was closed must end where it was.
+func (q *Queue) verifyAll(segments []found, sealed Offset) error {
 	h, err := segments[0].header.history()
 	if err != nil {
 		return &CorruptError{Path: segments[0].path, Why: err.Error()}
@@ -172,7 +193,7 @@ func (q *Queue) verifyAll(segments []found) error {
 			}
 		}
 	}
-	return q.verifyLast(segments[last])
+	return q.verifyLast(segments[last], sealed)
 }
 
 // verifyFinished verifies a segment that was synced before the next one was begun: nothing in it may be wrong.
@@ -195,7 +216,7 @@ func (q *Queue) verifyFinished(s found, next Offset) error {
 }
 
 // verifyLast verifies the segment that may have a torn tail, and cuts that.
-func (q *Queue) verifyLast(s found) error {
+func (q *Queue) verifyLast(s found, sealed Offset) error {
 	f, err := q.disk.Open(s.path, os.O_RDWR)
 	if err != nil {
 		return fmt.Errorf("open segment: %w", err)
@@ -211,6 +232,9 @@ func (q *Queue) verifyLast(s found) error {
 	q.written, err = q.verify(w, s)
 	if isDamage(err) {
 		err = q.tornOrCorrupt(w, s, q.written, err)
+	}
+	if err == nil && sealed != 0 && q.written != sealed {
+		err = &CorruptError{Path: s.path, Offset: filePos(s.start, q.written), Why: fmt.Sprintf("log ends here, and was closed at byte %d", filePos(s.start, sealed))}
 	}
 	if err != nil || q.written == s.limit {
 		return err

@@ -142,7 +142,8 @@ func discard(dir string, d disk) error {
 	}
 	defer lock.Close()
 	for _, e := range entries {
-		if _, ok := parseSegmentName(e.Name()); !ok {
+		_, segment := parseSegmentName(e.Name())
+		if _, sealed := parseName(e.Name(), sealedSuffix); !segment && !sealed {
 			continue
 		}
 		if err := d.Remove(filepath.Join(dir, e.Name())); err != nil {

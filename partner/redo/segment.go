@@ -1,6 +1,7 @@
 package redo
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ const (
 	segmentHeaderSize = 512
 	segmentSuffix     = ".log"
 	unfinishedSuffix  = ".new"
+	sealedSuffix      = ".end" // of an empty file named by the offset at which the log was closed
 	sumStateMax       = 255
 )
 
@@ -37,9 +39,15 @@ func segmentPath(dir string, start Offset) string {
 	return filepath.Join(dir, fmt.Sprintf("%016x%s", uint64(start), segmentSuffix))
 }
 
+func sealedPath(dir string, end Offset) string {
+	return filepath.Join(dir, fmt.Sprintf("%016x%s", uint64(end), sealedSuffix))
+}
+
 // parseSegmentName reads what segmentPath writes; ok is false for any other file.
-func parseSegmentName(name string) (start Offset, ok bool) {
-	digits, found := strings.CutSuffix(name, segmentSuffix)
+func parseSegmentName(name string) (start Offset, ok bool) { return parseName(name, segmentSuffix) }
+
+func parseName(name, suffix string) (at Offset, ok bool) {
+	digits, found := strings.CutSuffix(name, suffix)
 	if !found || len(digits) != 16 || digits != strings.ToLower(digits) {
 		return 0, false
 	}
@@ -94,6 +102,9 @@ func decodeSegmentHeader(b []byte) (segmentHeader, error) {
 		stream: mirror.RoleSeq(u64(108)), attached: b[116] == 1,
 	}
 	h.sum = append([]byte(nil), b[118:118+int(b[117])]...)
+	if !bytes.Equal(b, h.encode()) {
+		return segmentHeader{}, errors.New("segment header holds what no writer puts there")
+	}
 	return h, nil
 }
 
