@@ -12,11 +12,14 @@ func (s *Session) campaign(how Election) {
 	for _, p := range s.others() {
 		seq = max(seq, s.peers[p].promised)
 	}
-	s.hard.Promised = s.nextSeq(seq)
+	asked := s.nextSeq(seq)
+	if !s.breaks(seeded.AskWithoutPromise) {
+		s.hard.Promised = asked
+	}
 	for _, p := range s.others() {
 		s.peers[p].promised = 0
 	}
-	s.claim = claim{How: how, Seq: s.hard.Promised, Left: s.cfg.Timing.Campaign}
+	s.claim = claim{How: how, Seq: asked, Left: s.cfg.Timing.Campaign}
 	s.handover, s.sync = handover{}, syncing{}
 	s.confirmed = false
 	if s.role() == RoleMirror {
@@ -53,7 +56,7 @@ func (s *Session) onHalted(ev Event) error {
 
 // poll asks the voters, or wins at once where there are none.
 func (s *Session) poll() {
-	if s.cfg.Seeded.Has(seeded.StoreBeforeGrant) {
+	if s.breaks(seeded.StoreBeforeGrant) {
 		// What may not be done: the record of an election that is not won.
 		defer func(r Record) { s.hard.Record = r }(s.elected())
 	}
@@ -80,10 +83,13 @@ func (s *Session) sendVotes() {
 // granted says whether the sender is a voter and stores the record that this candidate has asked for. A grant says so,
 // and so does whatever is heard of a voter whose grant was lost.
 func (s *Session) granted(m Message) bool {
-	if s.claim.How == ElectionNone || s.claim.Halting || s.hard.Promised != s.claim.Seq {
+	if s.claim.How == ElectionNone || s.claim.Halting || s.hard.Promised != s.claim.Seq && !s.breaks(seeded.AskWithoutPromise) {
 		return false
 	}
 	voter := s.hard.Record.votes(m.From, m.Incarnation) || m.From == s.hard.Record.Principal
+	if s.breaks(seeded.StandOn) && m.Kind == MessageGrant && m.Seq == s.claim.Seq {
+		return voter
+	}
 	return voter && m.Record == s.elected()
 }
 

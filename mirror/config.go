@@ -64,3 +64,7 @@ func (c Config) validate() error {
 	}
 	return nil
 }
+
+// breaks says whether exploration has planted an error in this session, to show that it would find it. Each of them
+// leaves out one rule, where that rule is decided.
+func (s *Session) breaks(e seeded.Error) bool { return s.cfg.Seeded.Has(e) }

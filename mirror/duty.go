@@ -1,5 +1,7 @@
 package mirror
 
+import "github.com/f19126b3/dbmirror/mirror/internal/seeded"
+
 // wanted is what the data path has to do, as a function of what the session knows.
 func (s *Session) wanted() Duty {
 	switch s.role() {
@@ -45,11 +47,11 @@ func (s *Session) principalGate() Gate {
 		return GateKeep
 	case undisputed && s.cfg.Timing.Lease == 0 && !s.standing:
 		return GateKeep
-	case !s.standing || s.handover.Active || !s.quorum():
+	case !s.standing || s.handover.Active && !s.breaks(seeded.OpenWhileDraining) || !s.quorum():
 		return GateClosed
-	case !s.whole && s.won:
+	case !s.whole && s.won && !s.breaks(seeded.OpenBeforeWhole):
 		return GateClosed
-	case !s.whole:
+	case !s.whole && !s.won:
 		return GateKeep
 	}
 	return GateOpen
@@ -71,7 +73,7 @@ func (s *Session) mirrorDuty() Duty {
 	r := s.hard.Record
 	d := Duty{
 		Role: RoleMirror, Seq: r.Seq, Gate: GateClosed, Wait: WaitNone, Principal: r.Principal, Fork: r.Fork,
-		Ship: s.hard.Promised == r.Seq && s.claim.How == ElectionNone && !r.Suspended && s.failed == ReasonNone,
+		Ship: (s.hard.Promised == r.Seq || s.breaks(seeded.HardenAfterPromise)) && s.claim.How == ElectionNone && !r.Suspended && s.failed == ReasonNone,
 	}
 	if s.hard.Aligned == r.Seq && !s.hard.Dirty && !s.cfg.Options.MirrorClosed {
 		d.Gate = GateReadOnly

@@ -1,6 +1,10 @@
 package mirror
 
-import "cmp"
+import (
+	"cmp"
+
+	"github.com/f19126b3/dbmirror/mirror/internal/seeded"
+)
 
 // Manual failover: the principal drains, the mirror takes over with the principal's own vote
 // (protocol-and-reliability 1.6.7).
@@ -19,7 +23,7 @@ func (s *Session) mayHandOver() Reason {
 		return ReasonBusy
 	case !s.linked(s.mirror()):
 		return ReasonPartnerLost
-	case s.shown != StateSynchronized || !r.InSync || !s.confirmed || r.Suspended:
+	case (s.shown != StateSynchronized || !r.InSync) && !s.breaks(seeded.HandOverUnsynced) || !s.confirmed || r.Suspended:
 		return ReasonNotSynchronized
 	case !s.whole || s.goal.Kind != 0:
 		return ReasonBusy
@@ -34,7 +38,7 @@ func (s *Session) advanceHandover() {
 		s.endHandover(cmp.Or(m.reason, ReasonPartnerLost))
 		return
 	}
-	if h.Drained && !h.Sent && m.hardened.Seq == s.hard.Record.Seq && m.hardened.LSN >= h.End {
+	if h.Drained && !h.Sent && (m.hardened.Seq == s.hard.Record.Seq && m.hardened.LSN >= h.End || s.breaks(seeded.HandOverBehind)) {
 		h.Sent = true
 		s.sendTransfer()
 	}
@@ -75,7 +79,7 @@ func (s *Session) onTransfer(m Message) {
 	if s.role() != RoleMirror || m.From != r.Principal || m.Record != r || !r.InSync || s.claim.How != ElectionNone {
 		return
 	}
-	if s.hard.Promised != r.Seq || s.hardened.Seq != r.Seq || s.hardened.LSN < m.End || s.fit() != ReasonNone {
+	if s.hard.Promised != r.Seq || s.hardened.Seq != r.Seq || s.hardened.LSN < m.End && !s.breaks(seeded.HandOverBehind) || s.fit() != ReasonNone {
 		return
 	}
 	s.campaign(ElectionTransfer)

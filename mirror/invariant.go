@@ -3,6 +3,8 @@ package mirror
 import (
 	"errors"
 	"fmt"
+
+	"github.com/f19126b3/dbmirror/mirror/internal/seeded"
 )
 
 // check asserts after each step what must hold whatever happened (protocol-and-reliability 1.7). A broken invariant is
@@ -34,7 +36,7 @@ func (s *Session) check(before HardState) error {
 
 // mayAckAlone restates I3 apart from the rule that decides it.
 func (s *Session) mayAckAlone() bool {
-	if s.cfg.Seeded != 0 {
+	if s.breaks(seeded.AckAlone | seeded.TrustOwnExposure | seeded.RememberConfirm | seeded.RememberExposure) {
 		return true
 	}
 	return s.exposed && !s.hard.Record.InSync && s.lead() && s.quorum() && s.standing

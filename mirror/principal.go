@@ -75,7 +75,7 @@ func (s *Session) confirm() {
 		return
 	}
 	s.confirmed, s.standing = true, true
-	s.exposed = !s.hard.Record.InSync
+	s.exposed = !s.hard.Record.InSync || s.exposed && s.breaks(seeded.RememberExposure)
 	s.hard.Aligned = s.hard.Record.Seq
 }
 
@@ -87,7 +87,7 @@ func (s *Session) change(why Reason, edit func(*Record)) {
 	edit(&r)
 	s.hard.Record = r
 	s.confirmed = false
-	s.exposed = s.exposed && !r.InSync
+	s.exposed = s.exposed && (!r.InSync || s.breaks(seeded.RememberExposure))
 	s.sync, s.unguarded = syncing{}, false
 	s.note(Entry{Kind: EntryRecord, Role: RolePrincipal, Seq: r.Seq, Reason: why, Version: r.Version()})
 	if r.alone() {
@@ -129,7 +129,7 @@ func (s *Session) advanceSync() {
 		}
 		return
 	}
-	early := s.cfg.Seeded.Has(seeded.AnnounceEarly)
+	early := s.breaks(seeded.AnnounceEarly)
 	if s.sync.Proven && (m.hardened.LSN >= s.sync.End || early) {
 		s.change(ReasonCaughtUp, func(r *Record) { r.InSync = true })
 	}
@@ -165,12 +165,12 @@ func (s *Session) onReport(m Message) {
 // solo says whether this principal may acknowledge without the mirror (I3): exposure is on a second server's disk, and
 // nobody else can be made principal by force while its lease lives.
 func (s *Session) solo() bool {
-	if s.cfg.Seeded.Has(seeded.AckAlone) && s.lead() && s.standing {
+	if s.breaks(seeded.AckAlone) && s.lead() && s.standing {
 		return true
 	}
 	r := s.hard.Record
-	backed := s.exposed || s.cfg.Seeded.Has(seeded.TrustOwnExposure) && s.standing
-	return s.lead() && backed && !r.InSync && !s.sync.Wanted && !s.handover.Active && s.quorum()
+	backed := s.exposed || s.breaks(seeded.TrustOwnExposure) && s.standing
+	return s.lead() && backed && !r.InSync && (!s.sync.Wanted || s.breaks(seeded.SoloWhileSyncing)) && !s.handover.Active && s.quorum()
 }
 
 // quorum says whether this principal may serve: another voter vouches for it, or none is needed.

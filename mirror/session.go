@@ -148,7 +148,7 @@ func New(cfg Config, hard HardState) (*Session, error) {
 		s.peers[p].silent = cfg.Timing.Timeout
 	}
 	s.streamIdle = cfg.Timing.Timeout
-	if cfg.Seeded.Has(seeded.RememberConfirm) && s.lead() {
+	if s.breaks(seeded.RememberConfirm) && s.lead() {
 		s.confirm()
 		s.whole = true
 	}

@@ -78,7 +78,11 @@ func (s *Session) learn(m Message) {
 	}
 	if m.Record.NewerThan(s.hard.Record) {
 		restored := s.role() == RolePrincipal && m.Record.Seq == s.hard.Record.Seq
+		asked := s.claim
 		s.adopt(m.Record)
+		if s.breaks(seeded.StandOn) {
+			s.claim = asked
+		}
 		// Only this server changes the record of its own role sequence. One that it does not remember having made says that
 		// its state was put back to an older copy, promises included: it is another server from now on, and no member
 		// until it is admitted.
@@ -95,7 +99,8 @@ func (s *Session) learn(m Message) {
 		s.campaign(ElectionAgain)
 		return
 	}
-	if m.Record == s.hard.Record && m.Promised == s.hard.Promised && s.hard.Record.votes(m.From, m.Incarnation) && s.answers(m) {
+	same := m.Record == s.hard.Record || s.breaks(seeded.AcceptOlder) && m.Record.Seq == s.hard.Record.Seq
+	if same && (m.Promised == s.hard.Promised || s.breaks(seeded.IgnorePromised)) && s.hard.Record.votes(m.From, m.Incarnation) && s.answers(m) {
 		s.confirm()
 	}
 }
@@ -112,7 +117,7 @@ func (s *Session) answers(m Message) bool {
 // deafened says whether a voter has promised a newer role sequence than this principal's, and so hears it no more: only
 // an election to a newer one can win it back. While a hand-over waits for its answer that is what was asked for.
 func (s *Session) deafened() bool {
-	if s.handover.Sent {
+	if s.handover.Sent || s.breaks(seeded.IgnorePromised|seeded.GrantUndrained) {
 		return false
 	}
 	for _, p := range s.others() {
@@ -141,7 +146,7 @@ func (s *Session) adopt(r Record) {
 		s.forgoLeases()
 	}
 	if r.Seq > old.Seq {
-		if s.hard.Aligned == old.Seq && old.Principal == r.Principal && old.Established() {
+		if s.hard.Aligned == old.Seq && (old.Principal == r.Principal || s.breaks(seeded.KeepAligned)) && old.Established() {
 			s.hard.Aligned = r.Seq // the same log goes on
 			s.hardened.Seq = r.Seq
 		}
@@ -206,18 +211,21 @@ func (s *Session) objection(m Message) Reason {
 	if s.hard.Removed || !basis.lists(s.hard.Self, s.hard.Incarnation) || !m.From.IsPartner() {
 		return ReasonNotMember
 	}
+	if s.hard.Self == Witness && m.Seq == s.hard.Promised && s.breaks(seeded.VoteTwice) {
+		return ReasonNone
+	}
 	if m.Seq <= s.hard.Promised {
 		return ReasonPromised
 	}
-	if s.cfg.Seeded.Has(seeded.IgnoreVersions) && s.hard.Self == Witness {
+	if s.hard.Self == Witness && s.breaks(seeded.IgnoreVersions) {
 		return ReasonNone
 	}
-	if own.NewerThan(basis) && m.How != ElectionForced {
+	if own.NewerThan(basis) && m.How != ElectionForced && !s.breaks(seeded.TrustBasis) {
 		return ReasonStale
 	}
 	switch m.How {
 	case ElectionTransfer:
-		if !s.handover.Drained || s.handover.End != m.End || own != basis {
+		if (!s.handover.Drained || s.handover.End != m.End) && !s.breaks(seeded.GrantUndrained) || own != basis {
 			return ReasonNotDraining
 		}
 		return ReasonNone

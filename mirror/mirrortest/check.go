@@ -9,7 +9,7 @@ import (
 // The checkers: what must hold in every world (protocol-and-reliability 1.7). They know nothing of how the rules work.
 
 func (t *tables) check(w *world) string {
-	checks := []func(*world) string{t.onePrincipal, t.nothingLost, t.candidatesComplete, logsMatch, nothingTwice, t.newestComplete}
+	checks := []func(*world) string{t.onePrincipal, t.nothingLost, t.candidatesComplete, logsMatch, nothingTwice, t.newestComplete, t.nothingStranded}
 	for _, check := range checks {
 		if rule := check(w); rule != "" {
 			return rule
@@ -117,6 +117,22 @@ func (t *tables) newestComplete(w *world) string {
 	if w.forces == 0 && !holdsAll(w, newest.Principal) {
 		return fmt.Sprintf("L3: %s is principal of the newest record %s and lacks an acknowledged commit",
 			newest.Principal, newest.Version())
+	}
+	return ""
+}
+
+// nothingStranded is I13: a principal that took over drained has everything that the former one ever committed.
+func (t *tables) nothingStranded(w *world) string {
+	for s := mirror.PartnerA; s <= mirror.PartnerB; s++ {
+		d := t.nodes.ref(w.node[s]).Duty()
+		if d.Role != mirror.RolePrincipal || !d.Drained {
+			continue
+		}
+		for _, e := range w.db[s.Other()].entries() {
+			if e.seq < uint8(d.Seq) && !w.db[s].has(e.id) {
+				return fmt.Sprintf("I13: write %d of role sequence %d was left behind by the hand-over to %s", e.id, e.seq, s)
+			}
+		}
 	}
 	return ""
 }

@@ -136,11 +136,19 @@ func (t *tables) connect(w *world, s mirror.Server) {
 
 // lsn is the end of what s has, as a position of the principal it follows: the two servers' positions are unrelated.
 func (t *tables) lsn(w *world, s mirror.Server) mirror.LSN {
-	base := mirror.LSN(100)
-	if t.nodes.ref(w.node[s]).Hard().Record.Principal == mirror.PartnerB {
-		base = 9000
+	of := t.nodes.ref(w.node[s]).Hard().Record.Principal
+	if t.space.Planted.World == ReportsForeign {
+		of = s
 	}
-	return base + mirror.LSN(w.db[s].length)
+	return origin(of) + mirror.LSN(w.db[s].length)
+}
+
+// origin is where the log of a partner's server begins, in its own numbers.
+func origin(s mirror.Server) mirror.LSN {
+	if s == mirror.PartnerB {
+		return 9000
+	}
+	return 100
 }
 
 // step gives one event to one server and carries out what it asks for, at once.
@@ -298,11 +306,9 @@ func (t *tables) release(w *world, m mirror.Message) {
 	if m.To == mirror.Witness || uint8(m.Seq) != db.seq || m.Record.Principal != m.To {
 		return
 	}
-	base := mirror.LSN(100)
-	if m.To == mirror.PartnerB {
-		base = 9000
+	if m.LSN > origin(m.To) {
+		db.hardened = max(db.hardened, uint8(min(m.LSN-origin(m.To), maxLog)))
 	}
-	db.hardened = max(db.hardened, uint8(m.LSN-base))
 }
 
 // successors calls yield with each world that one event leads to, until yield returns false.
@@ -424,7 +430,7 @@ func (t *tables) programs(w *world, s mirror.Server, try attempt) {
 	for _, lost := range losses {
 		try(func() string { return tickLabel(s, lost) }, func(n *world) { t.tick(n, s, lost) })
 	}
-	if duty.Role == mirror.RoleMirror && duty.Ship && t.behind(w, s) {
+	if t.follows(duty) && t.behind(w, s) {
 		try(func() string { return fmt.Sprintf("%s follows the log of role sequence %d", s, duty.Seq) }, func(n *world) { t.follow(n, s) })
 	}
 	if t.space.Failover && duty.Role == mirror.RolePrincipal {
@@ -484,16 +490,11 @@ func (t *tables) behind(w *world, s mirror.Server) bool {
 func (t *tables) follow(w *world, s mirror.Server) {
 	hard := t.nodes.ref(w.node[s]).Hard()
 	own, other := &w.db[s], &w.db[s.Other()]
+	if hard.Promised > hard.Record.Seq {
+		t.broken = fmt.Sprintf("I4: %s hardens for role sequence %d after it promised %d", s, hard.Record.Seq, hard.Promised)
+	}
 	if hard.Aligned != hard.Record.Seq {
-		if t.space.Planted.World == KeepsTail {
-			for i, e := range other.entries() {
-				if i >= int(own.length) {
-					own.add(e)
-				}
-			}
-		} else {
-			own.log, own.length = other.log, other.length
-		}
+		*own = t.rewound(*own, *other)
 		t.step(w, s, mirror.Event{Kind: mirror.EventAligned, Seq: hard.Record.Seq, LSN: t.lsn(w, s)})
 	} else {
 		for _, e := range other.entries()[min(own.length, other.length):] {

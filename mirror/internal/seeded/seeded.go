@@ -1,20 +1,37 @@
 // Package seeded names the errors that exploration plants in the rules of a session, to prove that it would find them.
 //
 // A session is built without any; only the packages under mirror can name one, so no program that imports mirror can
-// switch a rule off. The numbers are those of the protocol's reference model.
+// switch a rule off. M, F and W are the numbers of the protocol's reference model; N are mistakes that the code as it is
+// written makes easy.
 package seeded
 
 // Error is a set of rules that are broken on purpose.
-type Error uint32
+type Error uint64
 
 // The planted errors.
 const (
-	AckAlone         Error = 1 << iota // M1: the principal acknowledges alone without recording that it is exposed
-	IgnoreVersions                     // M2: a voter grants without comparing versions or promotability
-	AnnounceEarly                      // M4: in_sync is recorded before the mirror has hardened everything
-	RememberConfirm                    // M7: "confirmed" survives a restart
-	StoreBeforeGrant                   // M8: a candidate stores the new record before it is granted
-	TrustOwnExposure                   // M13: the principal acts on its own exposure without a second server
+	AckAlone           Error = 1 << iota // M1: the principal acknowledges alone without recording that it is exposed
+	IgnoreVersions                       // M2: the witness grants without comparing versions or promotability
+	AnnounceEarly                        // M4: in_sync is recorded before the mirror has hardened everything
+	HardenAfterPromise                   // M5: a mirror hardens on for a role sequence older than it has promised
+	RememberConfirm                      // M7: "confirmed" survives a restart
+	StoreBeforeGrant                     // M8: a candidate stores the new record before it is granted
+	GrantUndrained                       // M11: a hand-over is granted without looking whether the principal still drains, and where
+	VoteTwice                            // M12: the witness votes twice in one role sequence
+	TrustOwnExposure                     // M13: the principal acts on its own exposure without a second server
+
+	AcceptOlder       // N1: an answer to an older change of the record confirms the present one
+	AskWithoutPromise // N2: a candidate asks for a role sequence that it has not promised itself (hole (a))
+	RememberExposure  // N3: "exposed" survives that the session was SYNCHRONIZED again
+	SoloWhileSyncing  // N4: the principal goes on acknowledging alone while it proves that the mirror has everything
+	KeepAligned       // N5: a deposed partner takes its own log for the new principal's
+	OpenWhileDraining // N6: clients still write while the principal hands over
+	OpenBeforeWhole   // N7: an elected principal opens before its database is whole
+	TrustBasis        // N8: a voter believes the candidate's record where its own is newer
+	HandOverBehind    // N9: the principal hands over to a mirror that lacks what was committed
+	IgnorePromised    // N10: an answer of a server that has promised a newer role sequence confirms the older record
+	StandOn           // N11: a candidate that learns a newer record stands on, and takes any grant of its role sequence (hole (c))
+	HandOverUnsynced  // N12: a hand-over begins before in_sync is recorded (hole (b))
 )
 
 // Has says whether the set holds e.
