@@ -3,6 +3,7 @@ package partner
 import (
 	"context"
 	"fmt"
+	"net"
 	"sync"
 	"testing"
 	"time"
@@ -19,19 +20,22 @@ import (
 // once, and nothing may be there that was never tried.
 type ledger struct {
 	t      *testing.T
-	dsn    string
 	pace   chan time.Time // a write for each value; nil: as fast as possible
 	stop   chan struct{}
 	closed context.CancelFunc
 	done   sync.WaitGroup
+	note   func(id, seq int64, at mirror.Server)
+	ports  map[int]mirror.Server
 
 	mu        sync.Mutex
 	next      int64
 	acked     map[int64]int64 // id to the sequence value that came back
 	tried     map[int64]bool
-	last      time.Time     // of the latest acknowledgement
-	worstGap  time.Duration // between two acknowledgements
-	ackedFrom chan struct{} // closed at the next acknowledgement
+	at        mirror.Server   // who acknowledged last
+	moves     []time.Duration // the pauses after which another server acknowledged
+	last      time.Time       // of the latest acknowledgement
+	worstGap  time.Duration   // between two acknowledgements
+	ackedFrom chan struct{}   // closed at the next acknowledgement
 }
 
 // multiHost is how clients find the principal: by asking who lets them write.
@@ -44,65 +48,94 @@ const ledgerTable = "CREATE TABLE ledger(seq bigserial PRIMARY KEY, id bigint NO
 
 // load begins to write with some clients, as fast as they can.
 func (p *pair) load(clients int) *ledger {
-	return p.begin(clients, multiHost(p.pg[mirror.PartnerA], p.pg[mirror.PartnerB]), 0)
+	return p.begin(load{dsns: []string{multiHost(p.pg[mirror.PartnerA], p.pg[mirror.PartnerB])}, clients: clients})
 }
 
 // loadAt begins to write at a rate per second.
 func (p *pair) loadAt(clients, rate int) *ledger {
-	return p.begin(clients, multiHost(p.pg[mirror.PartnerA], p.pg[mirror.PartnerB]), rate)
+	return p.begin(load{dsns: []string{multiHost(p.pg[mirror.PartnerA], p.pg[mirror.PartnerB])}, clients: clients, rate: rate})
 }
 
 // loadOnly begins to write at one server.
 func (p *pair) loadOnly(clients int, s mirror.Server) *ledger {
-	return p.begin(clients, p.pg[s].DSN("app"), 0)
+	return p.begin(load{dsns: []string{p.pg[s].DSN("app")}, clients: clients})
 }
 
-func (p *pair) begin(clients int, dsn string, rate int) *ledger {
+// load is what clients do.
+type load struct {
+	dsns    []string // each client has one of them, in turn
+	clients int
+	rate    int                                   // per second; 0: as fast as they can
+	hasty   time.Duration                         // half of the clients wait no longer for a commit; 0: all wait as long as it takes
+	note    func(id, seq int64, at mirror.Server) // is told what is acknowledged
+}
+
+func (p *pair) begin(o load) *ledger {
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &ledger{t: p.t, dsn: dsn, stop: make(chan struct{}), closed: cancel,
+	l := &ledger{t: p.t, stop: make(chan struct{}), closed: cancel, note: o.note, ports: map[int]mirror.Server{},
 		acked: map[int64]int64{}, tried: map[int64]bool{}, last: time.Now(), ackedFrom: make(chan struct{})}
-	if rate > 0 {
-		l.pace = make(chan time.Time)
-		l.done.Go(func() { l.beat(time.Second / time.Duration(rate)) })
+	for s := mirror.PartnerA; s <= mirror.PartnerB; s++ {
+		l.ports[p.pg[s].Port()] = s
 	}
-	for range clients {
-		l.done.Go(func() { l.client(ctx) })
+	if o.rate > 0 {
+		l.pace = make(chan time.Time)
+		l.done.Go(func() { l.beat(time.Second / time.Duration(o.rate)) })
+	}
+	for i := range o.clients {
+		limit := time.Duration(0)
+		if i/len(o.dsns)%2 == 1 {
+			limit = o.hasty
+		}
+		l.done.Go(func() { l.client(ctx, o.dsns[i%len(o.dsns)], limit) })
 	}
 	return l
 }
 
 // client writes until the load ends, reconnecting as often as it must.
-func (l *ledger) client(ctx context.Context) {
+func (l *ledger) client(ctx context.Context, dsn string, limit time.Duration) {
 	for !l.over() {
-		cfg, err := pgx.ParseConfig(l.dsn)
+		cfg, err := pgx.ParseConfig(dsn)
 		if err != nil {
 			panic(err)
 		}
 		unsure := false // the server said that a commit may not be mirrored
 		cfg.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
-			unsure = unsure || n.Code == "01000" || n.Code == "57P01"
+			unsure = unsure || endsWait(n)
 		}
 		conn, err := pgx.ConnectConfig(ctx, cfg)
 		if err != nil {
 			l.pause()
 			continue
 		}
+		at := l.ports[conn.PgConn().Conn().RemoteAddr().(*net.TCPAddr).Port]
 		for !l.over() {
 			l.turn()
 			unsure = false
 			id := l.try()
-			var seq int64
-			err := conn.QueryRow(ctx, "INSERT INTO ledger(id) VALUES ($1) RETURNING seq", id).Scan(&seq)
+			seq, err := enter(ctx, conn, id, limit)
 			if err != nil {
 				break
 			}
 			if !unsure {
-				l.ack(id, seq)
+				l.ack(id, seq, at)
 			}
 		}
 		conn.Close(ctx)
 	}
 }
+
+// enter writes one line of the ledger, within a time if one is given.
+func enter(ctx context.Context, conn *pgx.Conn, id int64, limit time.Duration) (seq int64, err error) {
+	if limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
+	return seq, conn.QueryRow(ctx, "INSERT INTO ledger(id) VALUES ($1) RETURNING seq", id).Scan(&seq)
+}
+
+// endsWait says whether a notice tells that a commit no longer waits for the mirror, which may not have it.
+func endsWait(n *pgconn.Notice) bool { return n.Code == "01000" || n.Code == "57P01" }
 
 // beat lets one client write at each tick; while none is ready the ticks are lost.
 func (l *ledger) beat(every time.Duration) {
@@ -166,11 +199,18 @@ func (l *ledger) try() int64 {
 	return l.next
 }
 
-func (l *ledger) ack(id, seq int64) {
+func (l *ledger) ack(id, seq int64, at mirror.Server) {
 	now := time.Now()
+	if l.note != nil {
+		l.note(id, seq, at)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.acked[id] = seq
+	if l.at != at && l.at != mirror.Nobody {
+		l.moves = append(l.moves, now.Sub(l.last))
+	}
+	l.at = at
 	l.worstGap = max(l.worstGap, now.Sub(l.last))
 	l.last = now
 	close(l.ackedFrom)
@@ -216,33 +256,64 @@ func (l *ledger) end() {
 	<-done
 }
 
+// count is how many commits were acknowledged.
+func (l *ledger) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.acked)
+}
+
+// audit is what is wrong with a ledger.
+type audit struct {
+	lost       []int64 // acknowledged and not there
+	duplicated []int64 // there more than once
+	phantom    []int64 // there and never tried
+}
+
 // check compares what is in a database with what was promised.
 func (l *ledger) check(server *pgtest.Server) {
 	l.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	conn, err := pgx.Connect(ctx, server.DSN("app"))
+	found, err := l.audit(server)
 	require.NoError(l.t, err)
-	defer conn.Close(ctx)
-	rows, err := conn.Query(ctx, "SELECT id, count(*), min(seq) FROM ledger GROUP BY id")
-	require.NoError(l.t, err)
-	present := map[int64]bool{}
-	var id, count, seq int64
-	_, err = pgx.ForEachRow(rows, []any{&id, &count, &seq}, func() error {
-		present[id] = true
-		require.EqualValues(l.t, 1, count, "id %d is there %d times", id, count)
-		require.True(l.t, l.tried[id], "id %d was never tried", id)
-		return nil
-	})
-	require.NoError(l.t, err)
-	lost := []int64{}
+	require.Empty(l.t, found.lost, "acknowledged and lost")
+	require.Empty(l.t, found.duplicated, "there more than once")
+	require.Empty(l.t, found.phantom, "there and never tried")
 	given := map[int64]bool{}
-	for id, seq := range l.acked {
-		if !present[id] {
-			lost = append(lost, id)
-		}
+	for _, seq := range l.acked {
 		require.False(l.t, given[seq], "sequence value %d was handed out twice", seq)
 		given[seq] = true
 	}
-	require.Empty(l.t, lost, "acknowledged and lost")
+}
+
+// audit compares what is in a database with what was promised, when the clients have ended.
+func (l *ledger) audit(server *pgtest.Server) (a audit, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, server.DSN("app"))
+	if err != nil {
+		return a, err
+	}
+	defer conn.Close(ctx)
+	rows, err := conn.Query(ctx, "SELECT id, count(*) FROM ledger GROUP BY id ORDER BY id")
+	if err != nil {
+		return a, err
+	}
+	present := map[int64]bool{}
+	var id, count int64
+	_, err = pgx.ForEachRow(rows, []any{&id, &count}, func() error {
+		present[id] = true
+		if count != 1 {
+			a.duplicated = append(a.duplicated, id)
+		}
+		if !l.tried[id] {
+			a.phantom = append(a.phantom, id)
+		}
+		return nil
+	})
+	for id := range l.acked {
+		if !present[id] {
+			a.lost = append(a.lost, id)
+		}
+	}
+	return a, err
 }
