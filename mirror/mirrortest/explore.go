@@ -83,16 +83,21 @@ type explorer struct {
 
 // Explore searches a space to its end, to the first violation, or to its bound.
 func Explore(space Space) Result {
-	x := &explorer{
-		space: space, tables: newTables(space), seed: maphash.MakeSeed(),
-		seen: map[uint64]uint32{}, label: map[string]uint32{}, healed: map[uint64]bool{},
-	}
-	x.result.Space = space
+	x := newExplorer(space)
 	start := time.Now()
 	x.search()
 	x.result.States = len(x.parent)
 	x.result.Elapsed = time.Since(start)
 	return x.result
+}
+
+func newExplorer(space Space) *explorer {
+	x := &explorer{
+		space: space, tables: newTables(space), seed: maphash.MakeSeed(),
+		seen: map[uint64]uint32{}, label: map[string]uint32{}, healed: map[uint64]bool{},
+	}
+	x.result.Space = space
+	return x
 }
 
 // job is a world whose successors are still to be found.

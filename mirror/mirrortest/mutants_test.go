@@ -69,6 +69,7 @@ func findMutants(t *testing.T) (found, states int) {
 			require.NotNil(t, r.Violation, "%s was not found in %s", space.Planted.Name, r)
 			t.Logf("%s (%s)\n%s", r, space.Planted.Name, r.Violation)
 			require.LessOrEqual(t, len(r.Violation.Trace), longestTrace, "the trace is too long for a person")
+			require.Len(t, r.Violation.Trace, len(storedSteps(t, space)), "the stored story is not the shortest: -update writes it anew")
 			found++
 		})
 	}
