@@ -73,24 +73,6 @@ func TestSplitScriptJoins(t *testing.T) {
 	})
 }
 
-func FuzzSplitScript(f *testing.F) {
-	f.Add([]byte("SELECT 'a';\\restrict x\nCREATE FUNCTION f() BEGIN ATOMIC; END;"))
-	f.Fuzz(func(t *testing.T, script []byte) {
-		statements, err := splitScript(script)
-		if err != nil {
-			return
-		}
-		// What is between statements is only blanks, comments, semicolons and two commands of psql, so the statements are
-		// found in their order.
-		at := 0
-		for _, statement := range statements {
-			i := strings.Index(string(script[at:]), statement+";")
-			require.GreaterOrEqual(t, i, 0)
-			at += i + len(statement) + 1
-		}
-	})
-}
-
 func TestBuildsIndex(t *testing.T) {
 	for statement, want := range map[string]bool{
 		"CREATE INDEX i ON public.t USING btree (a)":                                                  true,

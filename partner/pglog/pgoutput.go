@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/f19126b3/dbmirror/mirror"
 )
@@ -189,8 +190,17 @@ func (d *Decoder) row(r *reader, m *Msg) {
 	m.New = d.newTuple
 }
 
+// maxColumns is how many columns PostgreSQL gives a table at most.
+const maxColumns = 1600
+
 func tuple(r *reader, t Tuple) Tuple {
-	for range r.uint16("column count") {
+	count := int(r.uint16("column count"))
+	if count > maxColumns {
+		r.fail("column count of a table")
+		return t
+	}
+	t = slices.Grow(t, min(count, len(r.data)-r.at)) // each column takes a byte or more
+	for range count {
 		kind := r.byte("column kind")
 		switch kind {
 		case 'n', 'u':

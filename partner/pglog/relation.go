@@ -28,6 +28,10 @@ func relation(r *reader) Relation {
 	}
 	// The count is not trusted with memory before the columns are seen: each takes ten bytes or more.
 	count := int(r.uint16("column count"))
+	if count > maxColumns {
+		r.fail("column count of a table")
+		return rel
+	}
 	rel.Columns = make([]RelColumn, 0, min(count, len(r.data)/10))
 	for range count {
 		column := RelColumn{

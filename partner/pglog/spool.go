@@ -83,6 +83,9 @@ func (s *spool) message(data []byte, at redo.Offset) (*openTxn, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.chunk != nil && m.Type != TypeStreamStop || s.plain != nil && m.Type != TypeCommit {
+		return nil, &DecodeError{Type: m.Type, What: "want the end of what was begun before"}
+	}
 	switch m.Type {
 	case TypeBegin:
 		s.cut = false
