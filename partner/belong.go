@@ -37,16 +37,12 @@ func (a place) same(b place) bool { return a.SystemID == b.SystemID && a.OID == 
 // belong makes sure that the database is the one that this partner had when its session was made.
 func (p *Partner) belong(id pglog.Identity) error {
 	path := filepath.Join(p.cfg.Dir, placeFile)
-	raw, err := os.ReadFile(path)
+	own, err := readPlace(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return writePlace(path, placeOf(id))
 	}
 	if err != nil {
-		return fmt.Errorf("read which database this partner belongs to: %w", err)
-	}
-	var own place
-	if err := json.Unmarshal(raw, &own); err != nil {
-		return fmt.Errorf("read which database this partner belongs to: %s is damaged: %w; remove it if the DSN is right", path, err)
+		return err
 	}
 	if now := placeOf(id); !own.same(now) {
 		return fmt.Errorf("%w: DSN leads to %s, this partner's is %s: correct DSN, or if the database was made anew, remove %s and reseed",
@@ -55,19 +51,45 @@ func (p *Partner) belong(id pglog.Identity) error {
 	return nil
 }
 
-// writePlace writes beside and renames, so that the file is there whole or not at all.
+func readPlace(path string) (place, error) {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return place{}, fmt.Errorf("read which database this partner belongs to: %w", err)
+	}
+	var own place
+	if err := json.Unmarshal(raw, &own); err != nil {
+		return place{}, fmt.Errorf("read which database this partner belongs to: %s is damaged: %w; remove it if the DSN is right", path, err)
+	}
+	return own, nil
+}
+
+// writePlace writes beside, syncs and renames, so that the file is there whole or not at all, also after a power loss.
 func writePlace(path string, of place) error {
 	b, err := json.Marshal(of)
 	if err == nil {
-		err = os.WriteFile(path+".new", append(b, '\n'), 0o600)
+		err = writeSynced(path+".new", append(b, '\n'))
 	}
 	if err == nil {
 		err = os.Rename(path+".new", path)
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
 	}
 	if err != nil {
 		return fmt.Errorf("write which database this partner belongs to: %w; make room in Dir and let this user write there", err)
 	}
 	return nil
+}
+
+func writeSynced(path string, b []byte) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	if _, err = f.Write(b); err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
 }
 
 // forgetPlace lets a partner without a session take any database.

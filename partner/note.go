@@ -1,10 +1,13 @@
 package partner
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,9 +29,38 @@ type note struct {
 	Stopped   bool   // its program ends, for Trouble
 	Establish bool   // it is told to make the session
 	Trouble   string // what it fails at; empty: nothing
-	Findings  []pglog.Finding
+	Findings  findings
 	Timing    host.Timing
 	Database  place // zero until it has reached its server
+}
+
+// findings are at most noteLimit when they are read.
+type findings []pglog.Finding
+
+// UnmarshalJSON reads one finding after the other: a note of many small ones must not take many times its size.
+func (f *findings) UnmarshalJSON(b []byte) error {
+	if string(b) == "null" {
+		return nil
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	if t, err := d.Token(); err != nil || t != json.Delim('[') {
+		return errors.Join(errors.New("findings are not a list"), err)
+	}
+	for d.More() {
+		if len(*f) == noteLimit {
+			return fmt.Errorf("more than %d findings", noteLimit)
+		}
+		*f = append(*f, pglog.Finding{})
+		if err := d.Decode(&(*f)[len(*f)-1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func decodeNote(body []byte) (n note, err error) {
+	err = json.Unmarshal(body, &n)
+	return n, err
 }
 
 const (
@@ -37,6 +69,8 @@ const (
 	noteFresh   = 5 * noteEvery // an older one says nothing of the present
 	noteLimit   = 30            // findings in a note
 	noteTimeout = 2 * time.Second
+	// troubleLimit bounds the trouble in a note, in bytes: in JSON a byte takes six at most.
+	troubleLimit = 8 << 10
 )
 
 // notes are the last ones of both partners.
@@ -55,8 +89,8 @@ func (p *Partner) receive(ctx context.Context, from endpoint.Identity, kind endp
 		}
 		return p.host.Receive(ctx, from, kind, body)
 	}
-	var n note
-	if err := json.Unmarshal(body, &n); err != nil {
+	n, err := decodeNote(body)
+	if err != nil {
 		return nil, endpoint.Deny("note cannot be read: %v", err)
 	}
 	p.notes.Lock()
@@ -123,6 +157,9 @@ func (p *Partner) exchange(ctx context.Context) {
 
 // encode writes the note, without what is too long for one.
 func (n note) encode() []byte {
+	if len(n.Trouble) > troubleLimit {
+		n.Trouble = strings.ToValidUTF8(n.Trouble[:troubleLimit], "") + "..."
+	}
 	b, err := json.Marshal(n)
 	for err == nil && len(b) > endpoint.MaxBody && len(n.Findings) > 0 {
 		n.Findings = n.Findings[:len(n.Findings)/2]

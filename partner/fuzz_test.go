@@ -1,0 +1,105 @@
+package partner
+
+import (
+	"bytes"
+	"encoding/json"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime/metrics"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/f19126b3/dbmirror/mirror/host/endpoint"
+	"github.com/f19126b3/dbmirror/partner/pglog"
+)
+
+// allocated returns how many bytes of heap f asks for. Others may ask for some at the same time, so the least of several
+// runs counts.
+func allocated(f func()) uint64 {
+	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+	least := uint64(math.MaxUint64)
+	for range 3 {
+		metrics.Read(sample)
+		before := sample[0].Value.Uint64()
+		f()
+		metrics.Read(sample)
+		if least = min(least, sample[0].Value.Uint64()-before); least <= 64<<10 {
+			break
+		}
+	}
+	return least
+}
+
+// FuzzNote reads what the other partner says of itself: within bounds, and nothing behind it.
+func FuzzNote(f *testing.F) {
+	f.Add(note{Ready: true, Trouble: "cause; mend", Findings: []pglog.Finding{{Severity: pglog.Fatal, Code: pglog.CodeConnect, Text: "x"}}}.encode())
+	f.Add([]byte(`{"Findings":[` + strings.Repeat("{},", noteLimit) + `{}]}`))
+	f.Add([]byte(`{"Trouble":"` + strings.Repeat("x", endpoint.MaxBody) + `"}`))
+	f.Add([]byte(`{}{}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) > endpoint.MaxBody {
+			return // the endpoint refuses it
+		}
+		var n note
+		var err error
+		used := allocated(func() { n, err = decodeNote(b) })
+		require.LessOrEqual(t, used, uint64(4*len(b)+64<<10), "memory for %d bytes", len(b))
+		if err != nil {
+			return
+		}
+		require.LessOrEqual(t, len(n.Findings), noteLimit)
+		again, err := decodeNote(n.encode())
+		require.NoError(t, err)
+		require.Equal(t, n, again)
+		_, err = decodeNote(append(bytes.TrimSpace(b), '0'))
+		require.Error(t, err, "trailing bytes")
+	})
+}
+
+// FuzzNoteFits: whatever troubles a partner, the note about it fits into a message and can be read.
+func FuzzNoteFits(f *testing.F) {
+	f.Add("trouble", "text", "SQL", uint8(3))
+	f.Add(strings.Repeat("x", endpoint.MaxBody), "", "", uint8(1))
+	f.Add(strings.Repeat("\x01", 20000), "\xff", "<&>", uint8(200))
+	f.Fuzz(func(t *testing.T, trouble, text, sql string, findings uint8) {
+		n := note{Trouble: trouble}
+		for range min(int(findings), noteLimit) {
+			n.Findings = append(n.Findings, pglog.Finding{Text: text, SQL: sql})
+		}
+		b := n.encode()
+		require.LessOrEqual(t, len(b), endpoint.MaxBody)
+		got, err := decodeNote(b)
+		require.NoError(t, err)
+		if utf8.ValidString(trouble) {
+			require.True(t, got.Trouble == trouble || len(trouble) > troubleLimit && strings.HasPrefix(trouble, strings.TrimSuffix(got.Trouble, "...")))
+		}
+	})
+}
+
+// FuzzPlace reads the file that says which database a partner belongs to.
+func FuzzPlace(f *testing.F) {
+	b, err := json.Marshal(place{SystemID: 7, OID: 5, Database: "app"})
+	require.NoError(f, err)
+	f.Add(b)
+	f.Add([]byte{})
+	f.Add([]byte(`{"system_id":7}`))
+	path := filepath.Join(f.TempDir(), placeFile)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		require.NoError(t, os.WriteFile(path, b, 0o600))
+		p, err := readPlace(path)
+		if err != nil {
+			require.ErrorContains(t, err, "remove it if the DSN is right")
+			require.NotErrorIs(t, err, fs.ErrNotExist)
+			return
+		}
+		require.NoError(t, writePlace(path, p))
+		again, err := readPlace(path)
+		require.NoError(t, err)
+		require.Equal(t, p, again)
+	})
+}
