@@ -212,18 +212,6 @@ func TestCertificateEndsOnAnOpenConnection(t *testing.T) {
 	}
 }
 
-// FuzzPath: whatever the path, what is accepted is what was asked for.
-func FuzzPath(f *testing.F) {
-	f.Add(pathOf(sessionOne, "ping"))
-	f.Add(PathPrefix)
-	f.Fuzz(func(t *testing.T, path string) {
-		session, kind, ok := parsePath(path)
-		if ok && pathOf(session, kind) != path {
-			t.Fatalf("%q is not %q", pathOf(session, kind), path)
-		}
-	})
-}
-
 func TestOneLine(t *testing.T) {
 	got := oneLine("a\nb\x00c\xff" + strings.Repeat("é", 2000))
 	require.True(t, strings.HasPrefix(got, "a b c?é"))
