@@ -304,6 +304,19 @@ func (n *Snapshot) Hears(p Server) bool { return n.core.peers[p].silent == 0 }
 // Confirmed says whether a principal's record is confirmed by a second server.
 func (n *Snapshot) Confirmed() bool { return n.core.confirmed }
 
+// Now returns the count of ticks.
+func (n *Snapshot) Now() Tick { return n.core.now }
+
+// At returns the snapshot with another count of ticks. A session looks at differences only: between its count, where
+// Config.Clock began it, and the nonces of messages that are in flight.
+func (n Snapshot) At(now Tick) Snapshot {
+	n.core.now = now
+	return n
+}
+
+// PromisedTo returns whom the server gave a lease that lives; Nobody if there is none.
+func (n *Snapshot) PromisedTo() Server { return n.core.promise.To }
+
 // Snapshot returns all that the session knows.
 func (s *Session) Snapshot() Snapshot { return Snapshot{s.core, s.saved} }
 

@@ -8,8 +8,13 @@ import (
 
 // The checkers: what must hold in every world (protocol-and-reliability 1.7). They know nothing of how the rules work.
 
+// check looks at the sites and at what was acknowledged, and at nothing else of a world: worlds that differ only in what
+// is in flight are judged once (see core).
 func (t *tables) check(w *world) string {
-	checks := []func(*world) string{t.onePrincipal, t.nothingLost, t.candidatesComplete, logsMatch, nothingTwice, t.newestComplete, t.nothingStranded}
+	checks := [...]func(*world) string{
+		t.onePrincipal, t.nothingLost, t.candidatesComplete, t.logsMatch, t.nothingTwice, t.newestComplete,
+		t.oneValue, t.backed, t.persistent, t.nothingStranded, t.honest, t.oneOpen,
+	}
 	for _, check := range checks {
 		if rule := check(w); rule != "" {
 			return rule
@@ -18,56 +23,43 @@ func (t *tables) check(w *world) string {
 	return ""
 }
 
-// onePrincipal is I1. The world notes who was confirmed as principal of which role sequence; two mark it as nobody's.
+// core is the fingerprint of what check and healing look at.
+func (w *world) core() uint64 {
+	return w.sites ^ mix(uint64(w.reigns)|uint64(w.acked)<<16|uint64(w.restarts)<<24)
+}
+
+// onePrincipal is I1. The world notes who was confirmed as principal of which role sequence.
 func (t *tables) onePrincipal(w *world) string {
-	for seq, who := range w.reigns {
-		if who == mirror.Witness {
-			return fmt.Sprintf("I1: two principals in role sequence %d", seq)
-		}
+	if both := w.reigns & (w.reigns >> 1) & 0x5555; both != 0 {
+		return fmt.Sprintf("I1: two principals in one role sequence (%04x)", both)
 	}
 	return ""
 }
 
 // nothingLost is I2: whoever serves in the newest role sequence has everything that was acknowledged.
 func (t *tables) nothingLost(w *world) string {
-	newest := 0
-	for seq, who := range w.reigns {
-		if who != mirror.Nobody {
-			newest = seq
-		}
-	}
-	for s := mirror.PartnerA; s <= mirror.PartnerB; s++ {
-		n := t.nodes.ref(w.node[s])
-		hard := n.Hard()
-		serves := w.db[s].open && n.Confirmed() && hard.Record.Principal == s
-		if serves && int(hard.Record.Seq) == newest && hard.Promised == hard.Record.Seq && !holdsAll(w, s) {
+	newest := w.reigns.newest()
+	for s := slotA; s <= slotB; s++ {
+		k := t.sites[w.site[s]]
+		serves := k.db.open && k.confirmed && k.leads()
+		if serves && int(k.hard.Record.Seq) == newest && k.hard.Promised == k.hard.Record.Seq && w.acked&^k.holds != 0 {
 			return fmt.Sprintf("I2: %s serves in role sequence %d without an acknowledged commit", s, newest)
 		}
 	}
 	return ""
 }
 
-func holdsAll(w *world, s mirror.Server) bool {
-	for id := uint8(0); id < 8; id++ {
-		if w.acked&(1<<id) != 0 && !w.db[s].has(id) {
-			return false
-		}
-	}
-	return true
-}
-
 // candidatesComplete is I5: nobody who could win an election right now lacks an acknowledged commit.
 func (t *tables) candidatesComplete(w *world) string {
-	for s := mirror.PartnerA; s <= mirror.PartnerB; s++ {
-		own := t.nodes.ref(w.node[s]).Hard().Record
-		promotable := own.Principal == s || own.InSync && own.Safety == mirror.SafetyFull && !own.Suspended && own.HasWitness()
-		if !promotable || holdsAll(w, s) {
+	for s := slotA; s <= slotB; s++ {
+		k := t.sites[w.site[s]]
+		if w.acked&^k.holds == 0 || !promotable(&k.hard.Record, s.server()) {
 			continue
 		}
-		for _, voter := range []mirror.Server{mirror.Witness, s.Other()} {
-			v := t.nodes.ref(w.node[voter])
-			serving := voter != mirror.Witness && w.db[voter].open && v.Confirmed()
-			if !serving && !v.Hard().Record.NewerThan(own) {
+		for voter := range t.slots() {
+			v := t.sites[w.site[voter]]
+			serving := v.db.open && v.confirmed
+			if voter != s && !serving && !v.hard.Record.NewerThan(k.hard.Record) && listed(&k.hard.Record, v) {
 				return fmt.Sprintf("I5: %s could win with the vote of %s and lacks an acknowledged commit", s, voter)
 			}
 		}
@@ -75,15 +67,32 @@ func (t *tables) candidatesComplete(w *world) string {
 	return ""
 }
 
+// promotable restates which partner an election without force may make principal, by a record.
+func promotable(r *mirror.Record, s mirror.Server) bool {
+	return r.Principal == s || r.InSync && r.Safety == mirror.SafetyFull && !r.Suspended && r.HasWitness()
+}
+
+// listed says whether a record names the site's server as one whose vote counts (I16).
+func listed(r *mirror.Record, v *known) bool {
+	i := v.hard.Incarnation
+	if v.slot.server() != mirror.Witness {
+		return r.Members[v.slot.server()] == i
+	}
+	if r.HasWitness() {
+		return r.Members[mirror.Witness] == i
+	}
+	return r.OldWitness == i
+}
+
 // logsMatch is I7: two logs that share an entry are equal up to it.
-func logsMatch(w *world) string {
-	a, b := w.db[mirror.PartnerA].entries(), w.db[mirror.PartnerB].entries()
-	for i := min(len(a), len(b)) - 1; i >= 0; i-- {
-		if a[i] != b[i] {
+func (t *tables) logsMatch(w *world) string {
+	a, b := &t.sites[w.site[slotA]].db.log, &t.sites[w.site[slotB]].db.log
+	for i := int(min(a.length, b.length)) - 1; i >= 0; i-- {
+		if a.entries[i] != b.entries[i] {
 			continue
 		}
 		for k := range i {
-			if a[k] != b[k] {
+			if a.entries[k] != b.entries[k] {
 				return "I7: the logs share an entry and differ before it"
 			}
 		}
@@ -93,46 +102,153 @@ func logsMatch(w *world) string {
 }
 
 // nothingTwice is the part of I9 that the model can see.
-func nothingTwice(w *world) string {
-	for s := mirror.PartnerA; s <= mirror.PartnerB; s++ {
-		seen := [16]bool{}
-		for _, e := range w.db[s].entries() {
-			if seen[e.id] {
+func (t *tables) nothingTwice(w *world) string {
+	for s := slotA; s <= slotB; s++ {
+		seen := uint8(0)
+		for _, e := range t.sites[w.site[s]].db.all() {
+			if seen&(1<<e.id) != 0 {
 				return fmt.Sprintf("I9: %s holds write %d twice", s, e.id)
 			}
-			seen[e.id] = true
+			seen |= 1 << e.id
 		}
 	}
 	return ""
 }
 
-// newestComplete: the principal of the newest record holds everything that was acknowledged (the base of L3).
+// newestComplete: the principal of the newest record holds everything that was acknowledged and not given up (the base of
+// L3).
 func (t *tables) newestComplete(w *world) string {
-	var newest mirror.Record
-	for _, n := range w.node[1:] {
-		if r := t.nodes.ref(n).Hard().Record; r.NewerThan(newest) {
-			newest = r
-		}
-	}
-	if w.forces == 0 && !holdsAll(w, newest.Principal) {
+	newest := &t.sites[w.site[t.newest(w)]].hard.Record
+	if w.acked&^t.sites[w.site[newest.Principal]].holds != 0 {
 		return fmt.Sprintf("L3: %s is principal of the newest record %s and lacks an acknowledged commit",
 			newest.Principal, newest.Version())
 	}
 	return ""
 }
 
-// nothingStranded is I13: a principal that took over drained has everything that the former one ever committed.
-func (t *tables) nothingStranded(w *world) string {
-	for s := mirror.PartnerA; s <= mirror.PartnerB; s++ {
-		d := t.nodes.ref(w.node[s]).Duty()
-		if d.Role != mirror.RolePrincipal || !d.Drained {
-			continue
-		}
-		for _, e := range w.db[s.Other()].entries() {
-			if e.seq < uint8(d.Seq) && !w.db[s].has(e.id) {
-				return fmt.Sprintf("I13: write %d of role sequence %d was left behind by the hand-over to %s", e.id, e.seq, s)
+// oneValue is I11: no version of the record has two values.
+func (t *tables) oneValue(w *world) string {
+	for a := range t.slots() {
+		for b := a + 1; b < numSlots && w.site[b] != 0; b++ {
+			k, l := t.sites[w.site[a]], t.sites[w.site[b]]
+			if k.version == l.version && k.record != l.record {
+				return fmt.Sprintf("I11: record %s has one value at %s and another at %s", k.hard.Record.Version(), a, b)
 			}
 		}
+	}
+	return ""
+}
+
+// sentValue is I11 for what is in flight.
+func (t *tables) sentValue(w *world) string {
+	for _, id := range w.packets {
+		c := t.carried[id]
+		for s := range t.slots() {
+			if k := t.sites[w.site[s]]; k.version == c.version && k.record != c.record {
+				return fmt.Sprintf("I11: record %s has one value at %s and another in flight", k.hard.Record.Version(), s)
+			}
+		}
+	}
+	return ""
+}
+
+// backed: what a principal takes for confirmed is on the disk of a second server whose vote counts, or of one that has
+// gone further (I3, I16). Only a witness that loses its disk could undo it.
+func (t *tables) backed(w *world) string {
+	for s := slotA; s <= slotB; s++ {
+		k := t.sites[w.site[s]]
+		r := &k.hard.Record
+		if !k.confirmed || !k.leads() || !r.HasWitness() && r.OldWitness == 0 {
+			continue
+		}
+		found := false
+		for voter := range t.slots() {
+			v := t.sites[w.site[voter]]
+			found = found || voter != s && v.version >= k.version && listed(r, v)
+		}
+		if !found {
+			return fmt.Sprintf("I16: %s is confirmed in record %s, which no second voter holds", s, r.Version())
+		}
+	}
+	return ""
+}
+
+// mayAckAlone is I3: a second server holds the exposure of the principal at s; and with leases, one that counts promises
+// to elect nobody else. A principal without a witness needs nobody.
+func (t *tables) mayAckAlone(w *world, s slot) bool {
+	k := t.sites[w.site[s]]
+	own := &k.hard.Record
+	if !own.HasWitness() && own.OldWitness == 0 {
+		return !own.InSync
+	}
+	exposed, leased := false, !t.space.Leases
+	for voter := range t.slots() {
+		if voter == s {
+			continue
+		}
+		v := t.sites[w.site[voter]]
+		r := &v.hard.Record
+		exposed = exposed || r.Seq == own.Seq && r.Principal == s.server() && !r.InSync && listed(own, v)
+		leased = leased || v.promisedTo == s.server() && listed(own, v)
+	}
+	return exposed && leased && !own.InSync
+}
+
+// persistent is I15: of two records, the newer one has seen all changes of suspension and safety that the older one has;
+// and neither lets a mirror be elected while it is suspended or OFF.
+func (t *tables) persistent(w *world) string {
+	for a := range t.slots() {
+		k := t.sites[w.site[a]]
+		r := &k.hard.Record
+		if r.InSync && (r.Suspended || r.Safety != mirror.SafetyFull) {
+			return fmt.Sprintf("I15: the record %s of %s is in sync though suspended or OFF", r.Version(), a)
+		}
+		for b := range t.slots() {
+			o := &t.sites[w.site[b]].hard.Record
+			if a == b || !o.Established() || k.version <= t.sites[w.site[b]].version {
+				continue
+			}
+			if r.SuspendedSeq < o.SuspendedSeq || r.SuspendedSeq == o.SuspendedSeq && r.Suspended != o.Suspended ||
+				r.SafetySeq < o.SafetySeq || r.SafetySeq == o.SafetySeq && r.Safety != o.Safety {
+				return fmt.Sprintf("I15: record %s forgets what %s says of suspension or safety", r.Version(), o.Version())
+			}
+		}
+	}
+	return ""
+}
+
+// nothingStranded is I13: a role sequence that began by a hand-over strands nothing of the former principal's. Only a hand-over
+// makes a record that follows another one's fork and is in sync at once.
+func (t *tables) nothingStranded(w *world) string {
+	r := &t.sites[w.site[t.newest(w)]].hard.Record
+	if r.Change != 0 || !r.InSync || r.Fork.Seq == 0 || r.Fork.Seq+1 != r.Seq {
+		return ""
+	}
+	p, former := t.sites[w.site[r.Principal]], t.sites[w.site[r.Principal.Other()]]
+	if former.holds&^p.holds != 0 {
+		return fmt.Sprintf("I13: the hand-over to %s left a commit behind", r.Principal)
+	}
+	return ""
+}
+
+// honest is I18: a record that began by force is suspended until somebody resumes.
+func (t *tables) honest(w *world) string {
+	if t.space.Suspends {
+		return ""
+	}
+	for s := range t.slots() {
+		if r := &t.sites[w.site[s]].hard.Record; r.Forced && (!r.Suspended || r.InSync) {
+			return fmt.Sprintf("I18: forced service in record %s of %s goes on as if nothing had been lost", r.Version(), s)
+		}
+	}
+	return ""
+}
+
+// oneOpen is I12, for clocks that keep the bound: with leases, no two databases are open at once. A program that has
+// just started leaves its database as it was for as long as a lease (docs/guarantees), so a restart is left out.
+func (t *tables) oneOpen(w *world) string {
+	if t.space.Leases && int(w.restarts) == t.space.Restarts && t.sites[w.site[slotA]].db.open && t.sites[w.site[slotB]].db.open {
+		return "I12: both databases are open"
 	}
 	return ""
 }

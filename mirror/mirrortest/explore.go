@@ -2,7 +2,6 @@ package mirrortest
 
 import (
 	"fmt"
-	"hash/maphash"
 	"strings"
 	"time"
 
@@ -10,29 +9,49 @@ import (
 )
 
 // Space is what an exploration exhausts: every order of every event within these bounds. Messages are kept for ever and
-// may arrive at any time and any number of times, so loss, doubling, delay and reordering are all part of it. Timeouts
-// strike at any moment: what holds here holds for every clock.
+// may arrive at any time and any number of times, so loss, doubling, delay and reordering are all part of it. Without
+// Leases timeouts strike at any moment: what holds there holds for every clock.
 type Space struct {
-	Name     string
-	Seqs     int // role sequences 1 to Seqs
-	Changes  int // changes of the record within each
-	Writes   int
-	Restarts int  // of a partner's program, with or without its database server
-	Failover bool // manual failover
-	Witness  bool // the witness may lose its state (with WorldError WitnessForgets)
+	Name       string
+	Seqs       int  // role sequences 1 to Seqs, at most 7
+	Changes    int  // changes of the record within each
+	Writes     int  // at most 6
+	Restarts   int  // of a partner's program, with or without its database server; with Leases of the witness too
+	Forces     int  // forced service is asked for so often
+	Failover   bool // manual failover is asked for at any time
+	Suspends   bool // so are suspend and resume
+	Safety     bool // so are safety OFF and FULL
+	NewWitness bool // a second witness is there, and the principal is asked to take it instead of the first
+	Leases     bool // clocks count, and differ by at most one tick
 
 	Planted Mutant
-	// MaxStates ends a search that would grow beyond it; 0 is no bound.
-	MaxStates int
+	Limit   Limit
+}
+
+// Limit ends a search that would grow beyond it. Zero is no bound.
+type Limit struct {
+	States int
+	Time   time.Duration
+}
+
+// timing lets every timeout strike with the tick in which a loss is noticed, and every candidacy and hand-over end with
+// the next one. With leases, a lease lasts until the principal's next tick, and a voter's promise for three of its own:
+// the smallest numbers that a difference of a tick between clocks leaves room for.
+func (s Space) timing() mirror.Timing {
+	if s.Leases {
+		return mirror.Timing{Ping: 1, Timeout: 3, Lease: 1, Campaign: 2, Drain: 1}
+	}
+	return mirror.Timing{Ping: 1, Timeout: 2, Campaign: 2, Drain: 1}
 }
 
 // Result is what an exploration found.
 type Result struct {
 	Space       Space
 	States      int
-	Transitions int
+	Transitions int // that change the world
 	Depth       int
-	Healed      int // distinct worlds from which a healed trio was seen to serve and be SYNCHRONIZED
+	Frontier    int // worlds whose successors were not looked for when the search ended
+	Healed      int // distinct sets of servers and databases that were judged and seen to heal
 	Exhausted   bool
 	Elapsed     time.Duration
 	Violation   *Violation
@@ -40,7 +59,7 @@ type Result struct {
 
 // String is one line of figures.
 func (r Result) String() string {
-	end := "cut short"
+	end := fmt.Sprintf("cut short, %d states not followed", r.Frontier)
 	switch {
 	case r.Violation != nil:
 		end = fmt.Sprintf("VIOLATION %s at step %d", r.Violation.Rule, len(r.Violation.Trace))
@@ -67,132 +86,167 @@ func (v *Violation) String() string {
 	return b.String()
 }
 
-// explorer searches one space breadth first.
+// explorer searches one space breadth first. Of a world that was seen it keeps a fingerprint, from which world it was
+// first reached, and by which of that one's ways; the worlds themselves only while they wait in the queue. Two worlds
+// share a fingerprint by chance in one of 10^4 searches of 10^8 worlds.
 type explorer struct {
-	space  Space
-	tables *tables
-	seed   maphash.Seed
-	seen   map[uint64]uint32 // fingerprint of a world to its number
-	parent []uint32
-	action []uint32 // index into labels, for traces
-	labels []string
-	label  map[string]uint32
-	healed map[uint64]bool
-	result Result
+	space   Space
+	tables  *tables
+	seen    set
+	parent  []uint32 // by number of a world
+	way     []uint16 // which of the parent's ways led here
+	waiting queue
+	sound   set // cores that have passed check and healing
+	healing world
+	begun   time.Time
+	result  Result
 }
 
-// Explore searches a space to its end, to the first violation, or to its bound.
+// Explore searches a space to its end, to the first violation, or to its limit.
 func Explore(space Space) Result {
 	x := newExplorer(space)
-	start := time.Now()
 	x.search()
-	x.result.States = len(x.parent)
-	x.result.Elapsed = time.Since(start)
+	x.result.States, x.result.Frontier = len(x.parent), x.waiting.length
+	x.result.Healed = x.sound.used
+	x.result.Elapsed = time.Since(x.begun)
 	return x.result
 }
 
 func newExplorer(space Space) *explorer {
-	x := &explorer{
-		space: space, tables: newTables(space), seed: maphash.MakeSeed(),
-		seen: map[uint64]uint32{}, label: map[string]uint32{}, healed: map[uint64]bool{},
-	}
-	x.result.Space = space
-	return x
-}
-
-// job is a world whose successors are still to be found.
-type job struct {
-	number uint32
-	key    []byte
+	return &explorer{space: space, tables: newTables(space), begun: time.Now(), result: Result{Space: space}}
 }
 
 func (x *explorer) search() {
+	var w world
 	first := x.tables.start()
-	frontier := []job{{0, first.appendTo(nil)}}
-	x.visit(&first, 0, func() string { return "start" })
-	for depth := 0; len(frontier) > 0 && x.result.Violation == nil; depth++ {
+	s := &steps{tables: x.tables, from: &w}
+	ordinal, number := uint16(0), uint32(0)
+	s.yield = func(way) bool {
+		x.result.Transitions++
+		ordinal++
+		if rule := x.visit(&s.next, number, ordinal); rule != "" {
+			x.fail(rule, number, ordinal)
+			return false
+		}
+		return true
+	}
+	if rule := x.visit(&first, 0, 0); rule != "" {
+		x.result.Violation = &Violation{Rule: rule}
+		return
+	}
+	level := 1 // how many worlds of the present depth there are
+	for depth := 0; x.waiting.length > 0; depth++ {
 		x.result.Depth = depth
-		var next []job
-		for _, j := range frontier {
-			w := readWorld(j.key)
-			x.tables.successors(&w, func(n *world, label func() string) bool {
-				x.result.Transitions++
-				if rule := x.tables.broken; rule != "" {
-					x.fail(rule, j.number, label())
-					return false
-				}
-				if !x.within(n) {
-					return true
-				}
-				number, key, fresh := x.visit(n, j.number, label)
-				if !fresh {
-					return true
-				}
-				if rule := x.judge(n); rule != "" {
-					x.fail(rule, j.number, label())
-					return false
-				}
-				next = append(next, job{number, key})
-				return true
-			})
-			if x.result.Violation != nil || x.space.MaxStates > 0 && len(x.parent) > x.space.MaxStates {
+		for range level {
+			x.waiting.pop(w.readFrom)
+			ordinal, s.done = 0, false
+			x.tables.successors(s)
+			if x.result.Violation != nil || x.spent() {
 				return
 			}
+			number++
 		}
-		frontier = next
+		level = x.waiting.length
 	}
-	x.result.Exhausted = x.result.Violation == nil
+	x.result.Exhausted = true
 }
 
-// visit numbers a world that was not seen before.
-func (x *explorer) visit(w *world, parent uint32, name func() string) (uint32, []byte, bool) {
-	key := w.appendTo(nil)
-	print := maphash.Bytes(x.seed, key)
-	if number, ok := x.seen[print]; ok {
-		return number, nil, false
+// spent says whether the search has reached its limit. The clock is looked at now and then.
+func (x *explorer) spent() bool {
+	l := x.space.Limit
+	if l.States > 0 && len(x.parent) >= l.States {
+		return true
 	}
-	number := uint32(len(x.parent))
-	x.seen[print] = number
-	x.parent = append(x.parent, parent)
-	label := name()
-	id, ok := x.label[label]
-	if !ok {
-		id = uint32(len(x.labels))
-		x.label[label], x.labels = id, append(x.labels, label)
-	}
-	x.action = append(x.action, id)
-	return number, key, true
+	return l.Time > 0 && x.waiting.length%1024 == 0 && time.Since(x.begun) > l.Time
 }
 
-func (x *explorer) fail(rule string, parent uint32, label string) {
-	trace := []string{label}
-	for n := parent; n != 0; n = x.parent[n] {
-		trace = append(trace, x.labels[x.action[n]])
+// visit judges a world that was not seen before and lets it wait for its turn.
+func (x *explorer) visit(w *world, parent uint32, ordinal uint16) string {
+	if rule := x.tables.broken; rule != "" {
+		return rule
 	}
-	for i, j := 0, len(trace)-1; i < j; i, j = i+1, j-1 {
-		trace[i], trace[j] = trace[j], trace[i]
+	if !x.within(w) || !x.seen.add(w.print()) {
+		return ""
 	}
-	x.result.Violation = &Violation{rule, trace}
+	x.parent, x.way = append(x.parent, parent), append(x.way, ordinal)
+	x.waiting.push(w.appendTo)
+	return x.judge(w)
 }
 
 // within says whether a world is inside the space's bounds.
 func (x *explorer) within(w *world) bool {
-	for _, n := range w.node[1:] {
-		hard := x.tables.nodes.ref(n).Hard()
-		if hard.Promised > mirror.RoleSeq(x.space.Seqs) || hard.Record.Change > uint64(x.space.Changes) {
+	for s := range x.tables.slots() {
+		if !x.tables.sites[w.site[s]].inside {
 			return false
 		}
 	}
 	return true
 }
 
-// judge applies the checkers to a new world, and lets it heal.
+// judge applies the checkers to a new world, and lets it heal. What they look at is judged once.
 func (x *explorer) judge(w *world) string {
+	if rule := x.tables.sentValue(w); rule != "" {
+		return rule
+	}
+	core := w.core()
+	if x.sound.has(core) {
+		return ""
+	}
 	if rule := x.tables.check(w); rule != "" {
 		return rule
 	}
-	if x.space.Planted != (Mutant{}) {
-		return ""
+	if x.space.Planted == (Mutant{}) {
+		if rule := x.heal(w); rule != "" {
+			return rule
+		}
 	}
-	return x.heal(w)
+	x.sound.add(core)
+	return ""
+}
+
+// fail finds the way to a violation by walking it again: the worlds on it by their numbers, the ways between them by
+// their ordinals.
+func (x *explorer) fail(rule string, number uint32, last uint16) {
+	ways := []uint16{last}
+	for n := number; n != 0; n = x.parent[n] {
+		ways = append(ways, x.way[n])
+	}
+	v := &Violation{Rule: rule}
+	t := x.tables
+	w := t.start()
+	for i := len(ways) - 1; i >= 0; i-- {
+		ordinal := uint16(0)
+		var next world
+		t.each(&w, func(n *world, label func() string) bool {
+			if ordinal++; ordinal < ways[i] {
+				return true
+			}
+			v.Trace = append(v.Trace, label())
+			next.copyFrom(n)
+			return false
+		})
+		w = next
+	}
+	x.result.Violation = v
+}
+
+// each calls yield with each world that one event leads to, and what the event was, until yield returns false.
+func (t *tables) each(from *world, yield func(next *world, label func() string) bool) {
+	s := &steps{tables: t, from: from}
+	s.yield = func(by way) bool {
+		return yield(&s.next, func() string { return t.describe(by) })
+	}
+	t.successors(s)
+}
+
+// describe writes a way for a person.
+func (t *tables) describe(by way) string {
+	if by.ack != 0 {
+		return fmt.Sprintf("ACKNOWLEDGED: write %d at %s", by.ack, by.slot)
+	}
+	label := t.label(by.slot, t.action(by.action))
+	if by.answered {
+		label += ", and the answer too"
+	}
+	return label
 }

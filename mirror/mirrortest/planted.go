@@ -2,7 +2,6 @@ package mirrortest
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/f19126b3/dbmirror/mirror"
 	"github.com/f19126b3/dbmirror/mirror/internal/seeded"
@@ -30,83 +29,91 @@ const (
 	ReportsForeign                         // N17: a mirror reports positions of its own server's log
 )
 
-// planted tries what can happen only with an error of the world.
-func (t *tables) planted(w *world, try attempt) {
-	switch t.space.Planted.World {
+// planted tries what can happen at a server only with an error of the world.
+func (s *steps) planted(at slot) {
+	k := s.sites[s.from.site[at]]
+	switch s.space.Planted.World {
 	case WitnessForgets:
-		if w.restarts > 0 {
-			try(func() string { return "the witness loses its state" }, func(n *world) {
-				n.restarts--
-				t.revive(n, mirror.Witness, firstHard(mirror.Witness))
-			})
+		if at == slotWitness && s.from.restarts > 0 {
+			s.try(way{slot: at, action: s.number(action{kind: loses})}, func(n *world) { n.restarts-- })
 		}
 	case GrantsUnsaved:
-		t.answersUnsaved(w, mirror.MessageVote, try)
+		s.answersUnsaved(at, mirror.MessageVote)
 	case AcceptsUnsaved:
-		t.answersUnsaved(w, mirror.MessagePropose, try)
+		s.answersUnsaved(at, mirror.MessagePropose)
 	case AsksUnsaved:
-		t.asksUnsaved(w, mirror.PartnerA, try)
-		t.asksUnsaved(w, mirror.PartnerB, try)
+		if at.server().IsPartner() {
+			s.unsaved(k, action{kind: dies, lost: 1 << at.server().Other()})
+		}
 	case TruncatesLate:
-		t.truncates(w, mirror.PartnerA, try)
-		t.truncates(w, mirror.PartnerB, try)
+		if at.server().IsPartner() {
+			s.truncates(k)
+		}
 	}
-}
-
-// revive starts the program of a server anew with what it is said to find on its disk.
-func (t *tables) revive(w *world, s mirror.Server, hard mirror.HardState) {
-	w.node[s] = t.nodes.of(t.session(s, hard).Snapshot())
-	if s != mirror.Witness {
-		t.serve(w, s, t.nodes.ref(w.node[s]).Duty())
-	}
-	t.connect(w, s)
 }
 
 // answersUnsaved: the answer to a message leaves, and the server dies before what it claims is on its disk.
-func (t *tables) answersUnsaved(w *world, kind mirror.MessageKind, try attempt) {
-	for _, id := range w.packets {
-		if m := &t.packets.values[id]; m.Kind == kind {
-			t.unsaved(w, m.To, t.arrives(id), func(n *world) { t.deliver(n, id) }, try)
+func (s *steps) answersUnsaved(at slot, kind mirror.MessageKind) {
+	for _, id := range s.from.packets {
+		if m := s.packets.ref(uint32(id)); m.Kind == kind && slot(m.To) == at {
+			s.unsaved(s.sites[s.from.site[at]], action{kind: dies, packet: id})
 		}
 	}
 }
 
-// asksUnsaved: a partner that has lost the other one asks for votes, and dies before its promise is on its disk.
-func (t *tables) asksUnsaved(w *world, s mirror.Server, try attempt) {
-	lost := []mirror.Server{s.Other()}
-	t.unsaved(w, s, func() string { return tickLabel(s, lost) }, func(n *world) { t.tick(n, s, lost) }, try)
+// unsaved does what changes the disk of a server, and puts its disk back: a message arrives, or it loses the other
+// partner.
+func (s *steps) unsaved(k *known, a action) {
+	saving := action{kind: arrives, packet: a.packet}
+	if a.lost != 0 {
+		saving = action{kind: ticks, lost: a.lost}
+	}
+	saved := s.sites[s.do(k.number, s.number(saving)).to]
+	if s.from.restarts > 0 && saved.hardNumber != k.hardNumber {
+		s.try(way{slot: k.slot, action: s.number(a)}, func(n *world) { n.restarts-- })
+	}
 }
 
-// unsaved does what changes the disk of a server, and puts its disk back.
-func (t *tables) unsaved(w *world, s mirror.Server, label func() string, act func(*world), try attempt) {
-	before, probe := t.nodes.at(w.node[s]), w.clone()
-	act(&probe)
-	if w.restarts == 0 || t.nodes.ref(probe.node[s]).Hard() == before.Hard() {
-		return
+// die does something, and starts the program again from the disk as it was before.
+func (a *actor) die(lost uint8, packet uint16) {
+	before := a.snapshot().Hard()
+	if lost != 0 {
+		a.tick(lost)
+	} else {
+		a.arrive(packet)
 	}
-	try(func() string { return label() + "; it dies before it has saved" }, func(n *world) {
-		act(n)
-		n.restarts--
-		t.revive(n, s, before.Hard())
-	})
+	a.revive(before)
 }
 
 // truncates: what the principal had a while ago arrives at its mirror once more.
-func (t *tables) truncates(w *world, s mirror.Server, try attempt) {
-	node := t.nodes.ref(w.node[s])
-	hard, own, other := node.Hard(), &w.db[s], &w.db[s.Other()]
-	if !node.Duty().Ship || node.Duty().Role != mirror.RoleMirror || hard.Aligned != hard.Record.Seq {
+func (s *steps) truncates(k *known) {
+	if !k.duty.Ship || k.duty.Role != mirror.RoleMirror || k.hard.Aligned != k.hard.Record.Seq {
 		return
 	}
-	for length := range min(own.length, other.length) {
-		label := func() string { return fmt.Sprintf("a late message cuts the log of %s back to %d writes", s, length) }
-		try(label, func(n *world) {
-			n.db[s].log, n.db[s].length = [maxLog]entry{}, 0
-			for _, e := range other.entries()[:length] {
-				n.db[s].add(e)
-			}
-		})
+	principal := s.sites[s.from.site[other(k.slot)]].db.log
+	for length := range min(k.db.length, principal.length) {
+		var late log
+		for _, e := range principal.all()[:length] {
+			late.add(e)
+		}
+		s.try(way{slot: k.slot, action: s.number(action{kind: truncates, log: s.logs.of(late)})}, nil)
 	}
+}
+
+// describePlanted writes down what only an error of the world makes possible.
+func (t *tables) describePlanted(s slot, a action) string {
+	switch a.kind {
+	case truncates:
+		l := t.logs.at(a.log)
+		return fmt.Sprintf("a late message cuts the log of %s back to %d writes", s, l.length)
+	case dies:
+		what := action{kind: arrives, packet: a.packet}
+		if a.lost != 0 {
+			what = action{kind: ticks, lost: a.lost}
+		}
+		return t.label(s, what) + "; it dies before it has saved"
+	}
+	return fmt.Sprintf("%s loses its state", s)
 }
 
 // follows says whether a mirror's data path takes in log now.
@@ -114,16 +121,22 @@ func (t *tables) follows(d mirror.Duty) bool {
 	return d.Role == mirror.RoleMirror && (d.Ship || t.space.Planted.World == HardensAfterHalt)
 }
 
-// rewound is the log with which a mirror begins to follow another history: what the principal has.
-func (t *tables) rewound(own, other database) database {
-	if t.space.Planted.World != KeepsTail {
-		own.log, own.length = other.log, other.length
-		return own
+// rewind is how a mirror begins to follow another history: with what the principal has.
+func (a *actor) rewind(other log) {
+	if a.t.space.Planted.World == KeepsTail {
+		a.append(other)
+		return
 	}
-	if own.length < other.length {
-		for _, e := range slices.Clone(other.entries()[own.length:]) {
-			own.add(e)
-		}
+	a.db.log = other
+}
+
+// mayForget says whether what a server has on disk may fall.
+func (t *tables) mayForget(s mirror.Server) bool {
+	switch t.space.Planted.World {
+	case WitnessForgets:
+		return s == mirror.Witness
+	case GrantsUnsaved, AcceptsUnsaved, AsksUnsaved:
+		return true
 	}
-	return own
+	return false
 }

@@ -9,8 +9,6 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/f19126b3/dbmirror/mirror"
 )
 
 // TestMutants follows the shortest way to each planted error, testdata/mutants/*.txt. With the error the invariant
@@ -150,7 +148,7 @@ func (r *replay) follow(step string) bool {
 	var next []place
 	now := r.passed[len(r.passed)-1]
 	for i := range now {
-		r.x.tables.successors(&now[i].world, func(w *world, label func() string) bool {
+		r.x.tables.each(&now[i].world, func(w *world, label func() string) bool {
 			if label() != step {
 				return true
 			}
@@ -160,10 +158,10 @@ func (r *replay) follow(step string) bool {
 			}
 			if rule != "" {
 				r.broken, r.fault = rule, fault
-				next = slices.Insert(next, 0, place{w.clone(), i})
+				next = slices.Insert(next, 0, place{copied(w), i})
 				return true
 			}
-			next = append(next, place{w.clone(), i})
+			next = append(next, place{copied(w), i})
 			return true
 		})
 	}
@@ -179,7 +177,7 @@ func (r *replay) followLike(step string) (string, bool) {
 	now := r.passed[len(r.passed)-1]
 	for i := range now {
 		var like string
-		r.x.tables.successors(&now[i].world, func(_ *world, label func() string) bool {
+		r.x.tables.each(&now[i].world, func(_ *world, label func() string) bool {
 			if text := label(); essence(text) == essence(step) {
 				like = text
 			}
@@ -239,14 +237,21 @@ func (r *replay) parting(planted *replay, step int) string {
 	return strings.Join(lines, "\n")
 }
 
+func copied(w *world) world {
+	var c world
+	c.copyFrom(w)
+	return c
+}
+
 // equal compares worlds of two tables.
 func (t *tables) equal(w *world, u *tables, v *world) bool {
-	for s := mirror.PartnerA; s <= mirror.Witness; s++ {
-		if t.nodes.at(w.node[s]) != u.nodes.at(v.node[s]) {
+	for s := range t.slots() {
+		a, b := t.sites[w.site[s]], u.sites[v.site[s]]
+		if t.nodes.at(a.node) != u.nodes.at(b.node) || a.db != b.db {
 			return false
 		}
 	}
-	return w.db == v.db && w.acked == v.acked && w.nextID == v.nextID && w.reigns == v.reigns &&
+	return w.acked == v.acked && w.nextID == v.nextID && w.reigns == v.reigns &&
 		w.restarts == v.restarts && slices.Equal(t.flying(w), u.flying(v))
 }
 
