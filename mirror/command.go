@@ -9,8 +9,15 @@ import (
 
 func (s *Session) onCommand(ev Event) error {
 	c := ev.Command
-	if c.Kind == 0 || c.Kind >= numCommandKinds {
+	switch {
+	case c.Kind == 0 || c.Kind >= numCommandKinds:
 		return s.deny(c, ReasonWrongRole, "the command is unknown")
+	case s.hard.Removed:
+		return s.deny(c, ReasonNotMember, "the session went on without this server; have the principal take it in")
+	case s.role() == RoleWitness:
+		return s.deny(c, ReasonWrongRole, "a witness takes no commands; ask a partner")
+	case s.role() == RoleNone && c.Kind != CommandEstablish:
+		return s.deny(c, ReasonNotEstablished, "establish the session first")
 	}
 	return commands[c.Kind](s, c)
 }
@@ -49,7 +56,7 @@ func (s *Session) establish(c Command) error {
 		return s.deny(c, ReasonPartnerLost, "start the other partner first; it must be reachable")
 	}
 	if s.peers[other].taken {
-		return s.deny(c, ReasonBusy, "the other partner already belongs to a session; remove its state file if that one is over")
+		return s.deny(c, ReasonBusy, "the other partner already belongs to a session: have it admit this server, or remove its state file if that session is over")
 	}
 	r := Record{Seq: 1, Principal: s.hard.Self, Safety: c.Safety}
 	if c.Safety == 0 {
@@ -77,24 +84,33 @@ func (s *Session) establish(c Command) error {
 
 // failover exchanges the roles. A mirror passes the wish on to its principal.
 func (s *Session) failover(c Command) error {
-	switch s.role() {
-	case RolePrincipal:
-		if !s.lead() {
-			return s.deny(c, ReasonNotConfirmed, "wait until this principal is confirmed")
-		}
-		if why := s.mayHandOver(); why != ReasonNone {
-			return s.deny(c, why, "wait for SYNCHRONIZED with safety FULL, then ask again")
-		}
-		s.beginHandover()
-		return nil
-	case RoleMirror:
+	if s.role() == RoleMirror {
 		if !s.linked(s.hard.Record.Principal) {
 			return s.deny(c, ReasonPartnerLost, "the principal is not connected; consider forced service")
 		}
 		s.pass(c)
 		return nil
 	}
-	return s.deny(c, ReasonNotEstablished, "establish the session first")
+	if !s.lead() {
+		return s.deny(c, ReasonNotConfirmed, "wait until this principal is confirmed")
+	}
+	if why := s.mayHandOver(); why != ReasonNone {
+		return s.deny(c, why, handOverMend(why))
+	}
+	s.beginHandover()
+	return nil
+}
+
+func handOverMend(why Reason) string {
+	switch why {
+	case ReasonSafetyOff:
+		return "set safety FULL, wait for SYNCHRONIZED, then ask again"
+	case ReasonBusy:
+		return "another change is under way; ask again in a moment"
+	case ReasonPartnerLost:
+		return "bring the mirror back and wait for SYNCHRONIZED, then ask again"
+	}
+	return "wait for SYNCHRONIZED, then ask again"
 }
 
 // forceService makes this mirror serve although log may be missing. With a witness, the witness must agree that no
@@ -124,30 +140,25 @@ func (s *Session) forceService(c Command) error {
 
 // suspend and resume. A mirror passes the wish on.
 func (s *Session) suspend(c Command) error {
-	switch s.role() {
-	case RolePrincipal:
+	if s.role() == RolePrincipal {
 		return s.amend(c)
-	case RoleMirror:
-		if !s.linked(s.hard.Record.Principal) {
-			return s.deny(c, ReasonPartnerLost, "the principal is not connected; ask again when it is")
-		}
-		s.pass(c)
-		return nil
 	}
-	return s.deny(c, ReasonNotEstablished, "establish the session first")
+	if !s.linked(s.hard.Record.Principal) {
+		return s.deny(c, ReasonPartnerLost, "the principal is not connected; ask again when it is")
+	}
+	s.pass(c)
+	return nil
 }
 
 // amend takes up a change of the record. One is carried out at a time.
 func (s *Session) amend(c Command) error {
 	switch {
-	case s.role() == RoleMirror || s.role() == RoleWitness:
+	case s.role() == RoleMirror:
 		return s.deny(c, ReasonWrongRole, "ask the principal")
-	case s.role() == RoleNone:
-		return s.deny(c, ReasonNotEstablished, "establish the session first")
 	case s.goal.Kind != 0 || s.handover.Active:
 		return s.deny(c, ReasonBusy, "another change is under way; ask again in a moment")
-	case !s.lead() || !s.confirmed:
-		return s.deny(c, ReasonNotConfirmed, "no second server confirms this principal; bring one back")
+	case !s.lead() || !s.confirmed || !s.quorum():
+		return s.deny(c, ReasonNotConfirmed, "no second server confirms this principal: "+s.mendConfirmation())
 	case c.Kind == CommandSetSafety && c.Safety != SafetyFull && c.Safety != SafetyOff:
 		return s.deny(c, ReasonCommand, "safety is FULL or OFF")
 	case c.Kind == CommandSetWitness && c.Incarnation != 0 &&
@@ -241,10 +252,11 @@ func nextWitness(r Record, want Incarnation) func(*Record) {
 type passing struct {
 	Command Command
 	Left    Tick
+	Refused Reason // why the principal refused it last
 }
 
 func (s *Session) pass(c Command) {
-	s.passing = passing{c, s.cfg.Timing.Timeout}
+	s.passing = passing{Command: c, Left: s.cfg.Timing.Timeout}
 	s.sendPassing()
 }
 
@@ -261,15 +273,27 @@ func (s *Session) tickPassing() {
 	}
 }
 
-// onRefuse ends a wish that asking again cannot help.
+// onRefuse writes down, once for each reason, why others refuse what an operator asked of this mirror, and ends a wish
+// that asking again cannot help.
 func (s *Session) onRefuse(m Message) {
-	if m.From != s.hard.Record.Principal {
+	if s.claim.How == ElectionForced && m.Seq == s.claim.Seq {
+		s.noteRefused(&s.claim.Refused, m)
+	}
+	if m.From != s.hard.Record.Principal || s.passing.Left == 0 {
 		return
 	}
+	s.noteRefused(&s.passing.Refused, m)
 	switch m.Reason {
 	case ReasonBusy, ReasonNotSynchronized, ReasonNotConfirmed:
 	default:
 		s.passing = passing{}
+	}
+}
+
+func (s *Session) noteRefused(last *Reason, m Message) {
+	if *last != m.Reason {
+		*last = m.Reason
+		s.note(Entry{Kind: EntryRefused, Role: RoleMirror, Seq: m.Seq, Peer: s.hard.Self, Reason: m.Reason, Version: s.hard.Record.Version()})
 	}
 }
 

@@ -54,5 +54,6 @@
 //
 // The files: record.go is the record and who may win, voter.go what every server does as a voter, principal.go,
 // handover.go and role_mirror.go what the partners do, candidate.go elections, command.go what operators may ask for,
-// duty.go what the data path has to do, machine.go the five shown states, invariant.go what is asserted after each step.
+// duty.go what the data path has to do, machine.go the five shown states, explain.go why nobody
+// serves, invariant.go what is asserted after each step.
 package mirror

@@ -95,6 +95,7 @@ type claim struct {
 	End     LSN // of a transfer: where the principal is drained
 	Halting bool
 	Left    Tick
+	Refused Reason // of forced service: why the witness refused it last
 }
 
 // promise is a lease that this server gave: it votes for nobody else until it runs out.

@@ -49,9 +49,9 @@ func TestStepRefusesUnknownEvents(t *testing.T) {
 // refusals: which command is refused in which role, and why, when everybody is connected and the session SYNCHRONIZED.
 var refusals = map[Role]map[CommandKind]Reason{
 	RoleNone: {
-		CommandEstablish: ReasonPartnerLost, CommandFailover: ReasonNotEstablished, CommandForceService: ReasonWrongRole,
+		CommandEstablish: ReasonPartnerLost, CommandFailover: ReasonNotEstablished, CommandForceService: ReasonNotEstablished,
 		CommandSuspend: ReasonNotEstablished, CommandResume: ReasonNotEstablished, CommandSetSafety: ReasonNotEstablished,
-		CommandSetWitness: ReasonNotEstablished, CommandAdmit: ReasonNotEstablished, CommandServe: ReasonWrongRole,
+		CommandSetWitness: ReasonNotEstablished, CommandAdmit: ReasonNotEstablished, CommandServe: ReasonNotEstablished,
 	},
 	RolePrincipal: {
 		CommandEstablish: ReasonBusy, CommandForceService: ReasonWrongRole, CommandAdmit: ReasonPartnerLost, CommandServe: ReasonWrongRole,
@@ -62,8 +62,8 @@ var refusals = map[Role]map[CommandKind]Reason{
 		CommandSetWitness: ReasonWrongRole, CommandAdmit: ReasonWrongRole, CommandServe: ReasonWrongRole,
 	},
 	RoleWitness: {
-		CommandEstablish: ReasonBusy, CommandFailover: ReasonNotEstablished, CommandForceService: ReasonWrongRole,
-		CommandSuspend: ReasonNotEstablished, CommandResume: ReasonNotEstablished, CommandSetSafety: ReasonWrongRole,
+		CommandEstablish: ReasonWrongRole, CommandFailover: ReasonWrongRole, CommandForceService: ReasonWrongRole,
+		CommandSuspend: ReasonWrongRole, CommandResume: ReasonWrongRole, CommandSetSafety: ReasonWrongRole,
 		CommandSetWitness: ReasonWrongRole, CommandAdmit: ReasonWrongRole, CommandServe: ReasonWrongRole,
 	},
 }
