@@ -96,6 +96,15 @@ var commandNames = [numCommandKinds]string{
 // String returns the command in lower case.
 func (k CommandKind) String() string { return nameOf(commandNames[:], uint8(k)) }
 
+// CommandKinds lists every command.
+func CommandKinds() []CommandKind {
+	all := make([]CommandKind, 0, numCommandKinds)
+	for k := CommandEstablish; k < numCommandKinds; k++ {
+		all = append(all, k)
+	}
+	return all
+}
+
 // Command is an operator's request.
 type Command struct {
 	Kind        CommandKind

@@ -13,38 +13,14 @@ import (
 // ErrScript is wrapped by the errors of a story that cannot be played as it is written.
 var ErrScript = errors.New("script")
 
+// ErrUntrue is wrapped by the error of a claim of a story, a row of links or a table that does not hold.
+var ErrUntrue = errors.New("untrue")
+
 // Play plays a story with three real sessions and returns it with the trace that it has. A story is text: prose (lines
 // that are empty or begin with #), and commands (lines that begin with >), one a line. What follows a command is its
-// trace; Play replaces it. A test compares the result with the story, or writes it over the story.
-//
-// The servers are a, b and w. A trace shows each event that led to something, and below it what the host was asked to do
-// in its order: halt, save, send, duty; then the journal, then the shown state where it changed. Pings and pongs are left
-// out unless asked for. The commands:
-//
-//	timing ping=1 timeout=5 lease=3 campaign=5 drain=15    before the first start; ticks
-//	option a stay-alone | serve-at-once | mirror-closed | lag=0/10
-//	start a b w             start programs from what they have on disk
-//	stop a                  stop a program in order
-//	crash a                 its program dies; its database goes on
-//	kill a                  program and database die
-//	wipe w                  a program that is down loses its disk
-//	database a up | down
-//	tick [a] [3]            time passes, everywhere or for one
-//	deliver [a b [vote]]    deliver what is in flight: all there is, or from a to b, cut or not
-//	again a b accept        deliver and keep in flight: it will arrive once more
-//	drop [a b [vote]]       lose it
-//	work [a]                data paths do what their duties ask for, everywhere or at one server
-//	run 3                   three times: tick, then deliver and work until nothing is left to do
-//	cut a b | mend a b      both directions; of one server: all its links
-//	unlink a b              a learns for certain that nobody listens at b
-//	pings on | off          show pings and pongs
-//	wrote a 0/200           a's own log has grown to there
-//	hardened b 0/200        likewise redone, waiting, drained, aligned, whole, halted; @1 names another role sequence
-//	seeding b; stream b lost; failed b redo error
-//	command a establish [witness] | failover | force 1.2 | suspend | resume | safety off | witness none | witness w |
-//	          admit b | serve
-//	show                    one line for each server that is up
-//	explain b               what an automatic failover needs
+// trace; Play replaces it. A test compares the result with the story, or writes it over the story. The language is
+// described at the package. An error that wraps ErrScript says that a story cannot be played as it is written, one that
+// wraps ErrUntrue that something does not hold that the story says must hold.
 func Play(story string) (string, error) {
 	s := newStage()
 	var out []string
@@ -85,7 +61,11 @@ var verbs = map[string]func(*stage, []string) error{
 	"whole": position(mirror.EventWhole), "halted": position(mirror.EventHalted),
 	"seeding": each(func(s *stage, p *player) error { return s.step(p, mirror.Event{Kind: mirror.EventSeeding}) }),
 	"stream":  (*stage).setStream, "failed": (*stage).failed,
-	"command": (*stage).operator, "show": (*stage).show, "explain": each((*stage).explain),
+	"command": (*stage).operator, "show": (*stage).show, "explain": each((*stage).explain), "why": each((*stage).why),
+	"brief": (*stage).setBrief, "hold": each((*stage).hold), "release": each((*stage).release), "log": (*stage).setLog, "wait": (*stage).waitLost,
+	"copy": (*stage).copyDisk, "restore": (*stage).restoreDisk,
+	"new": (*stage).renew, "mark": (*stage).setMark, "back": (*stage).back,
+	"serves": (*stage).serves, "shows": (*stage).states, "table": (*stage).table, "links": (*stage).links,
 }
 
 func (s *stage) command(words []string) error {
@@ -99,8 +79,7 @@ func (s *stage) command(words []string) error {
 	if err := verb(s, words[1:]); err != nil {
 		return err
 	}
-	s.judge()
-	return nil
+	return s.judge()
 }
 
 // each is a verb that is done to every server it names.
@@ -229,15 +208,7 @@ func (s *stage) runWords(words []string) error {
 	if err != nil {
 		return err
 	}
-	for range n {
-		if err := s.tickWords(nil); err != nil {
-			return err
-		}
-		if err := s.settle(); err != nil {
-			return err
-		}
-	}
-	return nil
+	return s.runFor(n)
 }
 
 func (s *stage) unlink(words []string) error {
@@ -251,6 +222,45 @@ func (s *stage) unlink(words []string) error {
 func (s *stage) setPings(words []string) error {
 	s.pings = len(words) == 1 && words[0] == "on"
 	return nil
+}
+
+func (s *stage) setBrief(words []string) error {
+	s.brief = len(words) == 1 && words[0] == "on"
+	return nil
+}
+
+// setLog says where log flows; log lost b: what b has hardened is not there any more.
+func (s *stage) setLog(words []string) error {
+	if len(words) == 2 && words[0] == "lost" {
+		p, err := s.named(words[1])
+		if err != nil {
+			return err
+		}
+		p.hardened = mirror.Position{}
+		return s.step(p, mirror.Event{Kind: mirror.EventLogLost})
+	}
+	flows := map[string]flow{"linked": logLinked, "up": logUp, "down": logDown}
+	if len(words) != 1 {
+		return fmt.Errorf("%w: log is linked, up or down, or lost at a server", ErrScript)
+	}
+	f, known := flows[words[0]]
+	if !known {
+		return fmt.Errorf("%w: log is linked, up or down, or lost at a server", ErrScript)
+	}
+	s.log = f
+	return nil
+}
+
+// waitLost: the data path of a principal found that commits did not wait.
+func (s *stage) waitLost(words []string) error {
+	if len(words) != 2 || words[0] != "lost" {
+		return fmt.Errorf("%w: wait lost, and a server", ErrScript)
+	}
+	p, err := s.named(words[1])
+	if err != nil {
+		return err
+	}
+	return s.step(p, mirror.Event{Kind: mirror.EventWaitLost, Seq: p.duty.Seq})
 }
 
 // position is a verb that reports a position of a data path.
@@ -312,14 +322,18 @@ func (s *stage) operator(words []string) error {
 	if err != nil {
 		return err
 	}
-	c, err := s.operation(words[1], words[2:])
+	if !p.up {
+		return fmt.Errorf("%w: %s is down", ErrScript, p.name)
+	}
+	c, err := s.operation(p, words[1], words[2:])
 	if err != nil {
 		return err
 	}
 	return s.step(p, mirror.Event{Kind: mirror.EventCommanded, Command: c})
 }
 
-func (s *stage) operation(verb string, words []string) (mirror.Command, error) {
+// operation reads a command that is given at p.
+func (s *stage) operation(p *player, verb string, words []string) (mirror.Command, error) {
 	var c mirror.Command
 	arg := strings.Join(words, " ")
 	switch verb {
@@ -332,6 +346,10 @@ func (s *stage) operation(verb string, words []string) (mirror.Command, error) {
 		c.Kind = mirror.CommandFailover
 	case "force":
 		c.Kind = mirror.CommandForceService
+		if arg == "" {
+			c.Expect = p.session.Status().Record.Version()
+			return c, nil
+		}
 		var err error
 		c.Expect, err = version(arg)
 		return c, err

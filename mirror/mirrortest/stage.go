@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/f19126b3/dbmirror/mirror"
 )
@@ -21,6 +22,7 @@ type player struct {
 	duty        mirror.Duty
 	shown       string
 
+	held         bool // its data path does nothing
 	databaseDown bool
 	gate         mirror.Gate     // as the data path last set it; it stays so when the program dies
 	end          mirror.LSN      // of its own log
@@ -35,12 +37,26 @@ type stage struct {
 	players [4]player
 	cut     [4][4]bool
 	flight  []mirror.Message
+	log     flow
 	pings   bool
+	brief   bool
+	both    bool // it has been said that both databases are open
 	trace   []string
+	marked  *stage
+	copies  map[string]machine
 }
 
+// flow says where log flows.
+type flow uint8
+
+const (
+	logLinked flow = iota // as the mirror's link to the principal is
+	logUp
+	logDown
+)
+
 func newStage() *stage {
-	s := &stage{}
+	s := &stage{copies: map[string]machine{}}
 	for i, name := range []string{"", "a", "b", "w"} {
 		s.players[i] = player{self: mirror.Server(i), name: name, gate: mirror.GateClosed, end: mirror.LSN(0x1000 * i)}
 		s.players[i].incarnation = mirror.Incarnation(10*i + 1)
@@ -63,9 +79,7 @@ func (s *stage) start(p *player) error {
 		return fmt.Errorf("%w: %s is up", ErrScript, p.name)
 	}
 	p.lives++
-	session, err := mirror.New(mirror.Config{
-		Self: p.self, Incarnation: p.incarnation, Timing: s.timing, Options: p.options, Clock: 1000 * p.lives,
-	}, p.disk)
+	session, err := mirror.New(s.config(p), p.disk)
 	if err != nil {
 		return err
 	}
@@ -83,6 +97,12 @@ func (s *stage) start(p *player) error {
 		return nil
 	}
 	return s.step(p, mirror.Event{Kind: mirror.EventHardened, Seq: p.hardened.Seq, LSN: p.hardened.LSN})
+}
+
+func (s *stage) config(p *player) mirror.Config {
+	return mirror.Config{
+		Self: p.self, Incarnation: p.incarnation, Timing: s.timing, Options: p.options, Clock: 1000 * p.lives,
+	}
 }
 
 func (s *stage) stop(p *player) error {
@@ -132,7 +152,18 @@ func (s *stage) setDatabase(words []string) error {
 	return s.step(p, mirror.Event{Kind: kind})
 }
 
+// setLinks cuts or mends: a pair of servers, all links of one, or with a>b one direction.
 func (s *stage) setLinks(words []string, cut bool) error {
+	if len(words) == 1 && strings.Contains(words[0], ">") {
+		from, to, err := s.pair(strings.Split(words[0], ">"))
+		if err == nil {
+			s.cut[from.self][to.self] = cut
+		}
+		return err
+	}
+	if len(words) == 0 {
+		return fmt.Errorf("%w: name a server or two", ErrScript)
+	}
 	p, err := s.named(words[0])
 	if err != nil {
 		return err
@@ -146,13 +177,18 @@ func (s *stage) setLinks(words []string, cut bool) error {
 	return nil
 }
 
-// tick lets time pass for one server. A mirror whose stream is alive hears the principal's database.
+// tick lets time pass for one server. A mirror whose stream is alive hears the principal's database. When it hears that
+// and not the principal, it looks whether the database is closed: then that it streams is no sign of life.
 func (s *stage) tick(p *player) error {
 	if !p.up {
 		return nil
 	}
 	if s.streams(p) {
-		if err := s.step(p, mirror.Event{Kind: mirror.EventStreamed}); err != nil {
+		kind := mirror.EventStreamed
+		if d := p.duty; s.players[d.Principal].gate == mirror.GateClosed && !p.session.Status().Peers[d.Principal].Connected {
+			kind = mirror.EventStreamLost
+		}
+		if err := s.step(p, mirror.Event{Kind: kind}); err != nil {
 			return err
 		}
 	}
@@ -162,7 +198,26 @@ func (s *stage) tick(p *player) error {
 // streams says whether a mirror reads the database it is to follow: that needs no program there.
 func (s *stage) streams(p *player) bool {
 	from := &s.players[p.duty.Principal]
-	return p.duty.Role == mirror.RoleMirror && p.duty.Ship && !from.databaseDown && !s.cut[p.self][from.self]
+	if p.duty.Role != mirror.RoleMirror || !p.duty.Ship || from.databaseDown {
+		return false
+	}
+	return s.log == logUp || s.log == logLinked && !s.cut[p.self][from.self]
+}
+
+// runFor is run, n times: tick, then deliver and work until nothing is left to do.
+func (s *stage) runFor(n int) error {
+	for range n {
+		if err := s.tickWords(nil); err != nil {
+			return err
+		}
+		if err := s.settle(); err != nil {
+			return err
+		}
+		if err := s.judge(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // settle delivers and works until nothing is left to do.
@@ -188,7 +243,7 @@ func (s *stage) settle() error {
 
 // work does one thing that a duty asks for, as a data path without trouble would.
 func (s *stage) work(p *player) (bool, error) {
-	if !p.up || p.databaseDown || p.self == mirror.Witness {
+	if !p.up || p.databaseDown || p.held || p.self == mirror.Witness {
 		return false, nil
 	}
 	d := p.duty
@@ -244,6 +299,11 @@ func (s *stage) step(p *player, ev mirror.Event) error {
 	if err != nil {
 		return fmt.Errorf("%s: %s: %w", p.name, ev, err)
 	}
+	return s.carryOut(p, ev, fx)
+}
+
+// carryOut does what a session asked for.
+func (s *stage) carryOut(p *player, ev mirror.Event, fx mirror.Effects) error {
 	s.describe(p, ev, fx)
 	if fx.Saved {
 		p.disk = fx.State
@@ -262,14 +322,6 @@ func (s *stage) step(p *player, ev mirror.Event) error {
 		return s.step(p, mirror.Event{Kind: mirror.EventHalted, Seq: p.hardened.Seq, LSN: p.hardened.LSN})
 	}
 	return nil
-}
-
-// judge says what no story may hide.
-func (s *stage) judge() {
-	a, b := &s.players[mirror.PartnerA], &s.players[mirror.PartnerB]
-	if a.gate == mirror.GateOpen && b.gate == mirror.GateOpen {
-		s.say("both databases are open")
-	}
 }
 
 func (s *stage) deliverAll(busy *bool) error {

@@ -11,6 +11,12 @@ var shortName = [...]string{"nobody", "a", "b", "w"}
 
 // describe writes one step of a trace: the event, if it led to anything, and what came of it.
 func (s *stage) describe(p *player, ev mirror.Event, fx mirror.Effects) {
+	if s.brief {
+		for _, e := range fx.Journal {
+			s.say("%s: %s", p.name, e)
+		}
+		return
+	}
 	var lines []string
 	say := func(format string, args ...any) { lines = append(lines, "  "+fmt.Sprintf(format, args...)) }
 	if fx.Halt {
@@ -108,8 +114,17 @@ func duty(d mirror.Duty) string {
 }
 
 func hardState(h mirror.HardState) string {
+	t := fmt.Sprintf("promised=%d %s", h.Promised, record(h))
+	if h.Record.Established() && h.Self != mirror.Witness {
+		t += fmt.Sprintf(" aligned=%d", h.Aligned)
+	}
+	return t
+}
+
+// record is the record of a server, with what else of its hard state bears on its vote.
+func record(h mirror.HardState) string {
 	r := h.Record
-	t := fmt.Sprintf("promised=%d record=%s", h.Promised, r.Version())
+	t := "record=" + r.Version().String()
 	if !r.Established() {
 		return t
 	}
@@ -132,9 +147,6 @@ func hardState(h mirror.HardState) string {
 	t += fmt.Sprintf(" members=%d,%d,%d", r.Members[mirror.PartnerA], r.Members[mirror.PartnerB], r.Members[mirror.Witness])
 	if r.OldWitness != 0 {
 		t += fmt.Sprintf(" old_witness=%d", r.OldWitness)
-	}
-	if h.Self != mirror.Witness {
-		t += fmt.Sprintf(" aligned=%d", h.Aligned)
 	}
 	return t
 }
@@ -185,6 +197,19 @@ func (s *stage) explain(p *player) error {
 			met = "yes"
 		}
 		s.say("  %s %s: %s (%d ticks old)", met, c.Name, strings.TrimSpace(c.Value), c.Age)
+	}
+	return nil
+}
+
+// why writes what stands against an automatic failover and against service, as one server sees it, and the mend.
+func (s *stage) why(p *player) error {
+	if !p.up {
+		return fmt.Errorf("%w: %s is down", ErrScript, p.name)
+	}
+	for _, c := range p.session.Explain() {
+		if !c.Met {
+			s.say("  %s: %s; %s", c.Name, c.Value, c.Mend)
+		}
 	}
 	return nil
 }
