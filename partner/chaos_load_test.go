@@ -93,6 +93,8 @@ func (c *chaos) dsn(first int) string {
 
 func asClient(dsn string) string { return dsn + " user=client" }
 
+func asClientURL(dsn string) string { return dsn + "&user=client&connect_timeout=2" }
+
 // finish ends the clients. One that hangs is cut off: the outcome of what it did is unknown.
 func (w *work) finish() {
 	close(w.stop)
@@ -267,7 +269,7 @@ func (w *work) pulse() {
 // probe reads at one server whatever its role is. Money is complete wherever it can be read; where the server lets it
 // write, what it reads must be new.
 func (w *work) probe(at mirror.Server) {
-	s := &session{w: w, dsn: w.c.pg[at].DSN("app") + "&user=client&connect_timeout=2", hasty: time.Second}
+	s := &session{w: w, dsn: asClientURL(w.c.pg[at].DSN("app")), hasty: time.Second}
 	defer s.close()
 	for w.next(40 * time.Millisecond) {
 		if !s.connected() {

@@ -31,6 +31,8 @@ type ledger struct {
 	next      int64
 	acked     map[int64]int64 // id to the sequence value that came back
 	tried     map[int64]bool
+	by        [3][]int64      // ids, by the server that acknowledged them
+	settled   int64           // the newest id when another server began to acknowledge
 	at        mirror.Server   // who acknowledged last
 	moves     []time.Duration // the pauses after which another server acknowledged
 	last      time.Time       // of the latest acknowledgement
@@ -65,6 +67,7 @@ func (p *pair) loadOnly(clients int, s mirror.Server) *ledger {
 type load struct {
 	dsns    []string // each client has one of them, in turn
 	clients int
+	first   int64                                 // identity, less one
 	rate    int                                   // per second; 0: as fast as they can
 	hasty   time.Duration                         // half of the clients wait no longer for a commit; 0: all wait as long as it takes
 	note    func(id, seq int64, at mirror.Server) // is told what is acknowledged
@@ -72,7 +75,7 @@ type load struct {
 
 func (p *pair) begin(o load) *ledger {
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &ledger{t: p.t, stop: make(chan struct{}), closed: cancel, note: o.note, ports: map[int]mirror.Server{},
+	l := &ledger{t: p.t, stop: make(chan struct{}), closed: cancel, note: o.note, next: o.first, ports: map[int]mirror.Server{},
 		acked: map[int64]int64{}, tried: map[int64]bool{}, last: time.Now(), ackedFrom: make(chan struct{})}
 	for s := mirror.PartnerA; s <= mirror.PartnerB; s++ {
 		l.ports[p.pg[s].Port()] = s
@@ -165,6 +168,32 @@ func (l *ledger) turn() {
 	}
 }
 
+// server is who acknowledged last.
+func (l *ledger) server() mirror.Server {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.at
+}
+
+// mark is the newest id that was tried.
+func (l *ledger) mark() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.next
+}
+
+// ackedBy returns what a server has acknowledged beyond a mark.
+func (l *ledger) ackedBy(s mirror.Server, mark int64) (ids []int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, id := range l.by[s] {
+		if id > mark {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
 // latest is when the last commit was acknowledged.
 func (l *ledger) latest() time.Time {
 	l.mu.Lock()
@@ -207,10 +236,13 @@ func (l *ledger) ack(id, seq int64, at mirror.Server) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.acked[id] = seq
-	if l.at != at && l.at != mirror.Nobody {
-		l.moves = append(l.moves, now.Sub(l.last))
+	l.by[at] = append(l.by[at], id)
+	if l.at != at && id > l.settled { // else it was under way when the server was lost, which says so only now
+		if l.at != mirror.Nobody {
+			l.moves = append(l.moves, now.Sub(l.last))
+		}
+		l.at, l.settled = at, l.next
 	}
-	l.at = at
 	l.worstGap = max(l.worstGap, now.Sub(l.last))
 	l.last = now
 	close(l.ackedFrom)

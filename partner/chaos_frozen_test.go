@@ -1,0 +1,100 @@
+package partner
+
+import (
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/mirror/host"
+)
+
+// TestChaosFrozen tells what a frozen machine leads to, one after the other, under the load of TestChaos.
+func TestChaosFrozen(t *testing.T) {
+	c := newChaos(t)
+	for _, story := range []func(*chaos, *work){frozenMirrorProgram, frozenMirrorServer, frozenPrincipal} {
+		w := c.startWork()
+		stop := c.supervise()
+		require.NoError(t, w.awaitAll(20*time.Second))
+		story(c, w)
+		require.NoError(t, c.heal())
+		require.NoError(t, w.awaitAll(20*time.Second))
+		w.readRegisters()
+		w.finish()
+		require.NoError(t, c.reckon(w))
+		stop()
+	}
+}
+
+// released is how long commits may hang when the mirror is lost: until it is taken for lost, and what it takes to record
+// that and to let them go.
+var released = host.Fast().Timeout + 2*time.Second
+
+// frozenMirrorProgram: commits go on when the principal has recorded, at itself and at the witness, that the mirror lacks
+// them, and not before.
+func frozenMirrorProgram(c *chaos, w *work) {
+	require.NoError(c.t, c.signal(c.principal.Other(), syscall.SIGSTOP))
+	frozen := time.Now()
+	for w.ledger.latest().Before(frozen.Add(time.Second)) { // what was on its way has arrived long before
+		w.ledger.awaitAck(2 * released)
+	}
+	// Whatever is acknowledged now was recorded before: it cannot be seen too late.
+	for _, s := range []mirror.Server{c.principal, mirror.Witness} {
+		st, err := c.ask(s)
+		require.NoError(c.t, err)
+		require.False(c.t, st.Record.InSync, "%s knows that the mirror lacks what was acknowledged", s)
+		require.Equal(c.t, c.principal, st.Record.Principal)
+	}
+	took := w.ledger.latest().Sub(frozen)
+	c.t.Logf("commits went on %s after the mirror's program froze", took.Round(time.Millisecond))
+	require.Less(c.t, took, 2*released)
+	require.NoError(c.t, c.signal(c.principal.Other(), syscall.SIGCONT))
+}
+
+// frozenMirrorServer: commits go on. The mirror's program hardens them without its server; if they are let go without
+// the mirror, that is on record.
+func frozenMirrorServer(c *chaos, w *work) {
+	require.NoError(c.t, c.pg[c.principal.Other()].Pause())
+	w.ledger.gap()
+	for frozen := time.Now(); time.Since(frozen) < 2*host.Fast().Timeout; {
+		w.ledger.awaitAck(2 * released)
+		st, err := c.ask(c.principal)
+		require.NoError(c.t, err)
+		if !st.Exposed {
+			continue
+		}
+		witness, err := c.ask(mirror.Witness)
+		require.NoError(c.t, err)
+		require.False(c.t, witness.Record.InSync)
+	}
+	c.t.Logf("with the mirror's server frozen, commits paused for at most %s", w.ledger.gap().Round(time.Millisecond))
+	require.NoError(c.t, c.pg[c.principal.Other()].Continue())
+}
+
+// frozenPrincipal: the mirror takes over. When the former principal goes on it acknowledges nothing new, neither to
+// clients who waited all the time nor to those who reach it first. What the mirror had hardened before the freeze may be
+// answered late; it is not lost.
+func frozenPrincipal(c *chaos, w *work) {
+	former := c.principal
+	c.away(former)
+	require.NoError(c.t, c.signal(former, syscall.SIGSTOP))
+	require.NoError(c.t, c.pg[former].Pause())
+	frozen, mark := time.Now(), w.ledger.mark()
+	for w.ledger.server() == former {
+		w.ledger.awaitAck(4 * released)
+	}
+	c.t.Logf("the other server acknowledged %s after the principal froze", w.ledger.latest().Sub(frozen).Round(time.Millisecond))
+	late := c.begin(load{dsns: []string{asClientURL(c.pg[former].DSN("app"))}, clients: 4, first: 1 << 40})
+	woken := time.Now()
+	require.NoError(c.t, c.pg[former].Continue())
+	require.NoError(c.t, c.signal(former, syscall.SIGCONT))
+	c.back(former)
+	require.NoError(c.t, c.heal())
+	require.Equal(c.t, former.Other(), c.principal)
+	c.t.Logf("the former principal was the mirror %s after it woke", time.Since(woken).Round(time.Millisecond))
+	late.end()
+	require.Zero(c.t, late.count(), "acknowledged to who came when it woke")
+	require.Empty(c.t, w.ledger.ackedBy(former, mark), "acknowledged though it was tried after the freeze")
+}
