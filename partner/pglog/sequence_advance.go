@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
 )
 
 const (
@@ -101,7 +102,7 @@ func (a *advance) load(ctx context.Context) ([]storedSequence, error) {
 		SELECT schema, name, q.last IS NOT NULL, here.seqrelid IS NOT NULL,
 			coalesce(q.last, 0), coalesce(q.called, false), coalesce(q.increment, here.seqincrement),
 			coalesce(q.cache, here.seqcache), coalesce(q.cycle, here.seqcycle),
-			coalesce(q.rate * power(0.5, greatest(extract(epoch FROM clock_timestamp() - q.rated_at)::float8, 0) / 300), 0),
+			coalesce(`+rateNow+`, 0),
 			coalesce(here.seqmin, 0), coalesce(here.seqmax, 0),
 			coalesce(here.refobjid::regclass::text, ''),
 			coalesce((SELECT attname::text FROM pg_attribute WHERE attrelid = here.refobjid AND attnum = here.refobjsubid), ''),

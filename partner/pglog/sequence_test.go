@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/f19126b3/dbmirror/mirror"
 	"github.com/f19126b3/dbmirror/partner/pgtest"
 )
 
@@ -95,6 +96,50 @@ func TestSequencesNeverHandOutAValueTwice(t *testing.T) {
 	}
 	t.Logf("sampled %d, handed out %d, goes on at %d; rate %.0f/s, age %v", last, at, next[0],
 		adminValue[float64](t, m, "SELECT rate FROM dbmirror.sequence WHERE name = 'plain'"), report.Age)
+}
+
+// The role goes back and forth between two servers, each time with the reserve of a principal that was lost. What is left
+// out each time rests on how fast clients were, and not on what was left out before.
+func TestSequencesOverManyRoleChanges(t *testing.T) {
+	t.Parallel()
+	srv := pgtest.New(t, nil)
+	adminExec(t, srv.DSN("postgres"), "CREATE DATABASE other")
+	var servers [2]*Server
+	for i, db := range []string{"app", "other"} {
+		adminExec(t, srv.DSN(db), "CREATE SEQUENCE orders AS integer")
+		servers[i] = dialServer(t, srv.DSN(db))
+		require.NoError(t, servers[i].EnsureSchema(adminContext(t)))
+	}
+	ctx := adminContext(t)
+	for change := range 12 {
+		from, to := servers[change%2], servers[(change+1)%2]
+		for range 3 { // samples
+			adminValue[int64](t, from, "SELECT max(nextval('public.orders')) FROM generate_series(1, 10)")
+			sampleAndStore(t, srv.DSN(from.database), to)
+		}
+		before := adminValue[int64](t, from, "SELECT last_value FROM public.orders")
+		report, err := to.AdvanceSequences(ctx, false)
+		require.NoError(t, err)
+		require.Empty(t, report.Findings, "change %d", change+1)
+		after := adminValue[int64](t, to, "SELECT last_value FROM public.orders")
+		// 10 values within 50 ms are 200 a second.
+		require.InDelta(t, before, after, 32+100+reserveFactor*200*(report.Age+reserveMargin).Seconds()+1000, "change %d", change+1)
+		require.NoError(t, to.WriteReign(ctx, Reign{Session: "s", Seq: mirror.RoleSeq(change + 2), Slot: "slot"}))
+	}
+}
+
+// A mirror that has only begun to look at the new principal knows from it how fast clients are.
+func TestSequenceRatesAreHandedOn(t *testing.T) {
+	t.Parallel()
+	principal, m := sequencePair(t, "CREATE SEQUENCE orders")
+	former := dialServer(t, principal)
+	require.NoError(t, former.EnsureSchema(adminContext(t)))
+	adminExec(t, principal, `INSERT INTO dbmirror.sequence VALUES ('public', 'orders', 1, true, 1, 1, false, 5000, clock_timestamp())`)
+	sampleAndStore(t, principal, m)
+	require.InDelta(t, 5000, adminValue[float64](t, m, "SELECT rate FROM dbmirror.sequence"), 500)
+	_, err := m.AdvanceSequences(adminContext(t), false)
+	require.NoError(t, err)
+	require.Greater(t, adminValue[int64](t, m, "SELECT last_value FROM public.orders"), int64(5000*reserveFactor))
 }
 
 func TestSequencesExactly(t *testing.T) {
