@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/mirror/host/crashpoint"
 	"github.com/f19126b3/dbmirror/partner/pglog"
 )
 
@@ -19,6 +20,7 @@ import (
 // else (protocol-and-reliability 1.6.9).
 func (d *dataPath) align(ctx context.Context, duty mirror.Duty, st mirror.Status) error {
 	d.follow.stopStream()
+	crashpoint.Hit(crashpoint.ForkUnread)
 	reign, err := d.peerReign(ctx, duty.Seq)
 	if errors.Is(err, pglog.ErrNoReign) {
 		return nil // the principal is not whole yet
@@ -26,6 +28,7 @@ func (d *dataPath) align(ctx context.Context, duty mirror.Duty, st mirror.Status
 	if err != nil {
 		return fmt.Errorf("ask the principal's server where its reign begins: %w", err)
 	}
+	crashpoint.Hit(crashpoint.ForkRead)
 	if duty.Ship && !st.Dirty {
 		clean, err := d.undivided(ctx, duty)
 		if err != nil {
@@ -94,6 +97,7 @@ func (d *dataPath) saveTail(ctx context.Context, slot string, fork mirror.LSN, d
 		return false, fmt.Errorf("make the file of lost transactions: %w", err)
 	}
 	defer f.Close()
+	crashpoint.Hit(crashpoint.TailUnread)
 	tail, err := d.server.Tail(ctx, slot, fork, f)
 	if errors.Is(err, pglog.ErrNoSlot) || errors.Is(err, pglog.ErrTailGone) {
 		d.p.journal.note(line{Kind: "tail", RoleSeq: uint64(duty.Seq), Reason: "unknown", Note: err.Error()})
@@ -102,15 +106,19 @@ func (d *dataPath) saveTail(ctx context.Context, slot string, fork mirror.LSN, d
 	if err != nil {
 		return false, errors.Join(fmt.Errorf("read the tail after the fork: %w", err), os.Remove(path))
 	}
+	crashpoint.Hit(crashpoint.TailRead)
 	if tail.Transactions == 0 {
 		return true, os.Remove(path)
 	}
+	crashpoint.Hit(crashpoint.LostUnsynced)
 	if err := f.Sync(); err != nil {
 		return false, fmt.Errorf("save lost transactions: %w", err)
 	}
+	crashpoint.Hit(crashpoint.LostSynced)
 	if err := syncDir(d.p.cfg.Dir); err != nil {
 		return false, fmt.Errorf("save lost transactions: %w", err)
 	}
+	crashpoint.Hit(crashpoint.LostNamed)
 	note := fmt.Sprintf("%d transactions with %d changes of %v after %s are not at the principal; saved to %s",
 		tail.Transactions, tail.Changes, tail.Tables, fork, filepath.Base(path))
 	d.p.journal.note(line{Kind: "lost transactions", RoleSeq: uint64(duty.Seq), Reason: mirror.ReasonDiverged.String(), LSN: fork.String(), Note: note})
@@ -123,13 +131,16 @@ func (d *dataPath) aligned(ctx context.Context, reign pglog.Reign, duty mirror.D
 	base := mirror.Position{Seq: duty.Seq, LSN: reign.Start}
 	d.follow.stopRedo()
 	// The row first: until the log begins anew, what is left of the old one lies below the row and is passed over.
+	crashpoint.Hit(crashpoint.ProgressUnset)
 	if err := d.setProgress(ctx, base); err != nil {
 		return err
 	}
+	crashpoint.Hit(crashpoint.ProgressSet)
 	if err := d.p.queue.Reset(base); err != nil {
 		return fmt.Errorf("begin the hardened log: %w", err)
 	}
-	return d.p.host.Ask(ctx, mirror.Event{Kind: mirror.EventAligned, Seq: duty.Seq, LSN: reign.Start})
+	crashpoint.Hit(crashpoint.LogBegun)
+	return crashpoint.After(crashpoint.AlignedTold, d.p.host.Ask(ctx, mirror.Event{Kind: mirror.EventAligned, Seq: duty.Seq, LSN: reign.Start}))
 }
 
 // setProgress says in the database that everything up to base is in it.
@@ -170,9 +181,11 @@ func (d *dataPath) seed(ctx context.Context, reign pglog.Reign, duty mirror.Duty
 		d.failed(err)
 		return nil
 	}
+	crashpoint.Hit(crashpoint.SeedingUntold)
 	if err := d.p.host.Ask(ctx, mirror.Event{Kind: mirror.EventSeeding}); err != nil {
 		return err
 	}
+	crashpoint.Hit(crashpoint.SeedingTold)
 	d.follow.stopRedo()
 	if err := d.gate(ctx, mirror.GateClosed, 0); err != nil {
 		return err
@@ -221,10 +234,12 @@ func (d *dataPath) copy(ctx context.Context, reign pglog.Reign, replace bool) (m
 	if err := principal.DropSlot(ctx, reign.Slot); err != nil {
 		return 0, err
 	}
+	crashpoint.Hit(crashpoint.SnapshotUnmade)
 	snapshot, err := principal.CreateSlotWithSnapshot(ctx, reign.Slot)
 	if err != nil {
 		return 0, err
 	}
+	crashpoint.Hit(crashpoint.SnapshotMade)
 	defer snapshot.Close()
 	reign.Start = snapshot.Start
 	if err := principal.WriteReign(ctx, reign); err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/f19126b3/dbmirror/mirror/host/crashpoint"
 	"github.com/f19126b3/dbmirror/partner/pglog"
 )
 
@@ -70,7 +71,8 @@ func writePlace(path string, of place) error {
 		err = writeSynced(path+".new", append(b, '\n'))
 	}
 	if err == nil {
-		err = os.Rename(path+".new", path)
+		crashpoint.Hit(crashpoint.PlaceUnnamed)
+		err = crashpoint.After(crashpoint.PlaceNamed, os.Rename(path+".new", path))
 	}
 	if err == nil {
 		err = syncDir(filepath.Dir(path))

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/f19126b3/dbmirror/mirror/host"
+	"github.com/f19126b3/dbmirror/mirror/host/crashpoint"
 )
 
 // journal keeps what the session decided and refused: the latest entries in memory, all of them in a file with one JSON
@@ -69,7 +70,9 @@ func (j *journal) write(l host.Line) {
 
 func (j *journal) appendLocked(out line) {
 	if b, err := json.Marshal(out); err == nil {
+		crashpoint.Hit(crashpoint.JournalUnwritten)
 		j.file.Write(append(b, '\n'))
+		crashpoint.Hit(crashpoint.JournalWritten)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/mirror/host/crashpoint"
 	"github.com/f19126b3/dbmirror/partner/pglog"
 	"github.com/f19126b3/dbmirror/partner/redo"
 )
@@ -81,9 +82,11 @@ func (p *Partner) forgetLog(hard mirror.HardState, why string) error {
 		return nil
 	}
 	hard.Aligned, hard.Dirty = 0, true
+	crashpoint.Hit(crashpoint.LossUnwritten)
 	if err := p.state.Save(hard.Append(nil)); err != nil {
 		return fmt.Errorf("save that the log is lost: %w", err)
 	}
+	crashpoint.Hit(crashpoint.LossWritten)
 	p.lost(why, r.Seq)
 	return nil
 }
@@ -100,6 +103,7 @@ func (p *Partner) setAside(dir string) error {
 	if err := os.Rename(dir, kept); err != nil {
 		return fmt.Errorf("set damaged log aside: %w; move %s away", err, dir)
 	}
+	crashpoint.Hit(crashpoint.LogSetAside)
 	p.cfg.Logger.Warn("damaged hardened log was set aside", "directory", kept)
 	p.journal.note(line{Kind: "log set aside", Reason: mirror.ReasonLogDamaged.String(), Note: filepath.Base(kept) + " can be deleted"})
 	return nil

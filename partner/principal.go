@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/mirror/host/crashpoint"
 	"github.com/f19126b3/dbmirror/partner/pglog"
 )
 
@@ -34,11 +35,24 @@ func (d *dataPath) principal(ctx context.Context, duty mirror.Duty) error {
 		return err
 	}
 	if duty.Gate == mirror.GateOpen {
-		if err := d.gate(ctx, mirror.GateOpen, 0); err != nil {
-			return fmt.Errorf("open the database: %w", err)
+		if err := d.open(ctx); err != nil {
+			return err
 		}
 	}
 	return d.watch(ctx, duty)
+}
+
+// open lets clients in. Nothing is done where the gate is known to be open.
+func (d *dataPath) open(ctx context.Context) error {
+	if d.have.gate == mirror.GateOpen {
+		return nil
+	}
+	crashpoint.Hit(crashpoint.Unopened)
+	if err := d.gate(ctx, mirror.GateOpen, 0); err != nil {
+		return fmt.Errorf("open the database: %w", err)
+	}
+	crashpoint.Hit(crashpoint.Opened)
+	return nil
 }
 
 // mirrorName is what the mirror of a role sequence is called in synchronous_standby_names: a mirror of another role
@@ -117,9 +131,11 @@ func (d *dataPath) promote(ctx context.Context, duty mirror.Duty) error {
 		return nil
 	}
 	if d.have.reign.Seq != duty.Seq {
+		crashpoint.Hit(crashpoint.RedoUndrained)
 		if err := d.follow.finish(ctx); err != nil {
 			return fmt.Errorf("redo what is hardened: %w", err)
 		}
+		crashpoint.Hit(crashpoint.RedoDrained)
 		d.trouble(tryMirroring, nil)
 		if err := d.complete(ctx, duty); err != nil {
 			return err
@@ -130,6 +146,7 @@ func (d *dataPath) promote(ctx context.Context, duty mirror.Duty) error {
 	}
 	if duty.Work == mirror.WorkPromote {
 		d.prove(mirror.Event{Kind: mirror.EventWhole, Seq: duty.Seq})
+		crashpoint.Hit(crashpoint.WholeTold)
 	}
 	return nil
 }
@@ -211,12 +228,15 @@ func (d *dataPath) drain(ctx context.Context, duty mirror.Duty) error {
 		return nil
 	}
 	// A commit of our own is the barrier: the mirror's report passes it when everything before it is hardened.
+	crashpoint.Hit(crashpoint.BarrierUnwritten)
 	end, err := d.server.Barrier(ctx)
 	if err != nil {
 		return fmt.Errorf("write the barrier: %w", err)
 	}
+	crashpoint.Hit(crashpoint.BarrierWritten)
 	if d.prove(mirror.Event{Kind: mirror.EventDrained, Seq: duty.Seq, LSN: end}) {
 		d.have.drained = d.working
+		crashpoint.Hit(crashpoint.DrainedTold)
 	}
 	return nil
 }

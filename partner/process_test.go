@@ -57,6 +57,7 @@ type orders struct {
 	Establish bool
 	Timing    host.Timing
 	Limits    Limits
+	Crash     crash // where to end
 }
 
 func (o orders) run() error {
@@ -76,11 +77,15 @@ func (o orders) run() error {
 }
 
 func (o orders) runServer(ctx context.Context, mux *http.ServeMux) error {
+	c := &crasher{dir: o.Dir}
+	c.arm(o.Crash)
+	c.obey(mux)
 	if o.Self == mirror.Witness {
 		w, err := newWitness(o.Session, o.Dir, o.Addr, o.Timing)
 		if err != nil {
 			return err
 		}
+		c.host.Store(w.host)
 		mux.HandleFunc("GET /status", func(rw http.ResponseWriter, _ *http.Request) {
 			_ = json.NewEncoder(rw).Encode(Status{Status: w.host.Status()})
 		})
@@ -94,6 +99,8 @@ func (o orders) runServer(ctx context.Context, mux *http.ServeMux) error {
 	if err != nil {
 		return err
 	}
+	c.host.Store(p.host)
+	c.command(mux, p)
 	mux.HandleFunc("GET /status", func(rw http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(rw).Encode(p.Status()) })
 	for name, command := range map[string]func(context.Context) error{
 		"failover": p.Failover, "suspend": p.Suspend, "resume": p.Resume, "reseed": p.Reseed,

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/mirror/host/crashpoint"
 	"github.com/f19126b3/dbmirror/mirror/host/endpoint"
 )
 
@@ -330,7 +331,9 @@ func (h *Host) step(ev mirror.Event) error {
 	}
 	var halted *mirror.Position
 	if fx.Halt && h.cfg.Data.Halt != nil {
+		crashpoint.Hit(crashpoint.Unhalted)
 		end := h.cfg.Data.Halt()
+		crashpoint.Hit(crashpoint.Halted)
 		halted = &end
 		h.duty = mirror.Duty{} // what was stopped must be wished for anew
 	}
@@ -344,8 +347,15 @@ func (h *Host) step(ev mirror.Event) error {
 			o.put(m)
 		}
 	}
+	confirms := h.session.Status().Confirmed && !h.Status().Confirmed
+	if confirms {
+		crashpoint.Hit(crashpoint.Unconfirmed)
+	}
 	h.publish()
 	h.wish(fx.Duty)
+	if confirms {
+		crashpoint.Hit(crashpoint.Confirmed)
+	}
 	h.record(fx.Journal)
 	if halted != nil {
 		return h.step(mirror.Event{Kind: mirror.EventHalted, Seq: halted.Seq, LSN: halted.LSN})

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/mirror/host/crashpoint"
 	"github.com/f19126b3/dbmirror/mirror/host/endpoint"
 )
 
@@ -135,7 +136,10 @@ const refusals = 3
 
 // send sends one message and returns how often in a row nobody was listening.
 func (o *outbox) send(ctx context.Context, m mirror.Message, refused int) int {
+	at := sending(m.Kind)
+	crashpoint.Hit(at.unsent)
 	_, err := o.client.Send(ctx, endpoint.Kind(m.Kind.String()), m.Append(nil))
+	crashpoint.Hit(at.sent)
 	if ctx.Err() == nil {
 		o.note(err)
 	}
@@ -158,4 +162,25 @@ func (o *outbox) send(ctx context.Context, m mirror.Message, refused int) int {
 		o.host.cfg.Logger.Warn("message not delivered", "peer", o.peer, "kind", m.Kind, "error", err)
 	}
 	return max(refused, 1)
+}
+
+// crossing are the points around the sending of one kind of message; zero where none is of interest.
+type crossing struct{ unsent, sent crashpoint.Point }
+
+func sending(k mirror.MessageKind) crossing {
+	switch k {
+	case mirror.MessagePropose:
+		return crossing{crashpoint.ProposeUnsent, crashpoint.ProposeSent}
+	case mirror.MessageAccept:
+		return crossing{crashpoint.AcceptUnsent, crashpoint.AcceptSent}
+	case mirror.MessageVote:
+		return crossing{crashpoint.VoteUnsent, crashpoint.VoteSent}
+	case mirror.MessageGrant:
+		return crossing{crashpoint.GrantUnsent, crashpoint.GrantSent}
+	case mirror.MessageTransfer:
+		return crossing{crashpoint.TransferUnsent, crashpoint.TransferSent}
+	case mirror.MessageReport:
+		return crossing{crashpoint.ReportUnsent, crashpoint.ReportSent}
+	}
+	return crossing{}
 }

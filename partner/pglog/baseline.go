@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/f19126b3/dbmirror/mirror/host/crashpoint"
 )
 
 // BaselineConfig says what to copy, from where and to where.
@@ -155,19 +157,23 @@ func (b *baseline) run(ctx context.Context) (err error) {
 	if err := b.clearTarget(ctx); err != nil {
 		return err
 	}
+	crashpoint.Hit(crashpoint.CopyCleared)
 	if err := b.restorePreData(ctx, before); err != nil {
 		return err
 	}
+	crashpoint.Hit(crashpoint.CopyDefined)
 	if err := b.copyTables(ctx); err != nil {
 		return err
 	}
+	crashpoint.Hit(crashpoint.RowsCopied)
 	if err := b.copySequences(ctx); err != nil {
 		return err
 	}
 	if err := b.restorePostData(ctx, after); err != nil {
 		return err
 	}
-	return b.finish(ctx)
+	crashpoint.Hit(crashpoint.CopyIndexed)
+	return crashpoint.After(crashpoint.CopyFinished, b.finish(ctx))
 }
 
 // openSource opens a connection to the principal that sees the exported snapshot.

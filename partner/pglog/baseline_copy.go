@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/f19126b3/dbmirror/mirror/host/crashpoint"
 )
 
 // copyTables copies the rows of all tables with Workers pairs of connections. The first error ends the others.
@@ -71,6 +73,7 @@ func (b *baseline) copyOne(ctx context.Context, source, target *pgx.Conn, part c
 	if err != nil {
 		return err
 	}
+	crashpoint.Hit(crashpoint.TableCopied)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.mu.partsDone++

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/f19126b3/dbmirror/mirror/host/crashpoint"
 )
 
 // BaselineIncomplete tells whether the database that conn is connected to is the left-over of a baseline that began to
@@ -38,6 +40,7 @@ func (b *baseline) clearTarget(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("mark the mirror's database as incomplete: %w", err)
 	}
+	crashpoint.Hit(crashpoint.CopyMarked)
 	if err := b.dropOwnObjects(ctx); err != nil {
 		return err
 	}

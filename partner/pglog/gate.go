@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/mirror/host/crashpoint"
 )
 
 // Strength is what a position of the gate means to a kind of user.
@@ -332,11 +333,13 @@ func (s *Server) endSessions(ctx context.Context, list []clientSession, idleOnly
 	if len(pids) == 0 {
 		return nil
 	}
+	crashpoint.Hit(crashpoint.SessionsUnended)
 	_, err := s.pool.Exec(ctx, `
 		SELECT pg_terminate_backend(a.pid) FROM unnest($1::int[], $2::timestamptz[]) AS x (pid, start)
 		JOIN pg_stat_activity a ON a.pid = x.pid AND a.backend_start = x.start`, pids, starts)
 	if err != nil {
 		return fmt.Errorf("end sessions: %w", err)
 	}
+	crashpoint.Hit(crashpoint.SessionsEnded)
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/mirror/host/crashpoint"
 )
 
 const (
@@ -78,13 +79,15 @@ func (s *Server) tryGate(ctx context.Context, g mirror.Gate) error {
 		readOnly = " RESET default_transaction_read_only"
 	}
 	// In one transaction, so that no session can start between the two.
-	return s.push(ctx, func(tx pgx.Tx) error {
+	crashpoint.Hit(crashpoint.GateUnwritten)
+	err = s.push(ctx, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, database+readOnly); err != nil {
 			return err
 		}
 		_, err := tx.Exec(ctx, fmt.Sprintf("%s CONNECTION LIMIT %d", database, limit))
 		return err
 	})
+	return crashpoint.After(crashpoint.GateWritten, err)
 }
 
 // keepConnLimit stores the limit of an open database and returns the one to give back. A limit of zero that nobody has

@@ -9,6 +9,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/f19126b3/dbmirror/mirror/host/crashpoint"
 )
 
 // probe is one commit on a connection of its own, made to see whether commits wait. It is never given a context that
@@ -110,6 +112,7 @@ var ErrNotWaiting = errors.New("commits do not wait for a mirror")
 // setting is in force only when the server's checkpointer has read it, at the latest after the checkpoint it is busy
 // with. One commit that waits proves it for all, since they all look at the same flag.
 func (s *Server) proveWaiting(ctx context.Context) error {
+	crashpoint.Hit(crashpoint.WaitUnproven)
 	slipped := 0
 	err := poll(ctx, func() (bool, error) {
 		p := s.wait.pending
@@ -130,6 +133,7 @@ func (s *Server) proveWaiting(ctx context.Context) error {
 		}
 		return false, nil
 	})
+	err = crashpoint.After(crashpoint.WaitProven, err)
 	// A connection attempt can give up at the deadline a moment before the context itself has ended.
 	if err != nil && slipped > 0 && (ctx.Err() != nil || pgconn.Timeout(err)) {
 		return fmt.Errorf("%w after %d probes: a long checkpoint is running, or a standby has reported a position beyond "+
@@ -140,7 +144,8 @@ func (s *Server) proveWaiting(ctx context.Context) error {
 
 // proveReturned returns when a commit has returned by itself: the one that was waiting, or a new one.
 func (s *Server) proveReturned(ctx context.Context) error {
-	return poll(ctx, func() (bool, error) {
+	crashpoint.Hit(crashpoint.ReleaseUnproven)
+	err := poll(ctx, func() (bool, error) {
 		p := s.wait.pending
 		if p == nil || !p.running() {
 			var err error
@@ -162,6 +167,7 @@ func (s *Server) proveReturned(ctx context.Context) error {
 		}
 		return err == nil, err
 	})
+	return crashpoint.After(crashpoint.ReleaseProven, err)
 }
 
 // endProbe ends the probe that is still waiting. A new slot would wait for its transaction, and without the slot there

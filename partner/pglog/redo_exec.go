@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/mirror/host/crashpoint"
 	"github.com/f19126b3/dbmirror/partner/redo"
 )
 
@@ -208,6 +209,7 @@ func (s *redoSession) redoLarge(ctx context.Context, txn *openTxn) error {
 	s.open(s.redone, txn.end, true)
 	err := s.elsewhere(s.pipe.run(ctx))
 	if err == nil {
+		crashpoint.Hit(crashpoint.RedoBegun)
 		err = s.redoPieces(ctx, txn)
 	}
 	if err == nil {
@@ -267,7 +269,7 @@ func (s *redoSession) redoPiece(ctx context.Context, txn *openTxn) error {
 	s.pipe.command("RELEASE SAVEPOINT dbmirror_piece")
 	s.queueDescribed(txn.end.Seq)
 	s.clearBatch()
-	return s.pipe.run(ctx)
+	return crashpoint.After(crashpoint.RedoPiece, s.pipe.run(ctx))
 }
 
 // pieceSets runs the savepoint that is queued, and the piece's net changes.

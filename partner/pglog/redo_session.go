@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/mirror/host/crashpoint"
 	"github.com/f19126b3/dbmirror/partner/redo"
 )
 
@@ -376,9 +377,11 @@ func (s *redoSession) committed(to mirror.Position) {
 func (s *redoSession) flushed() error {
 	s.unflushed, s.flushedAt, s.flushedEnd = false, time.Now(), s.redone
 	s.redo.publish(s.progress())
+	crashpoint.Hit(crashpoint.RedoFlushed)
 	if err := s.queue.Trim(s.redoneTo); err != nil {
 		return &logError{fmt.Errorf("trim redone log: %w", err)}
 	}
+	crashpoint.Hit(crashpoint.RedoTrimmed)
 	return nil
 }
 
@@ -390,6 +393,7 @@ func (s *redoSession) progress() Progress {
 
 // open queues the beginning of a transaction that takes the position along.
 func (s *redoSession) open(from, to mirror.Position, flush bool) {
+	crashpoint.Hit(crashpoint.RedoUnbegun)
 	s.pipe.command("BEGIN")
 	s.pipe.command("SET CONSTRAINTS ALL DEFERRED")
 	if flush {
@@ -405,8 +409,9 @@ func (s *redoSession) open(from, to mirror.Position, flush bool) {
 func (s *redoSession) commit(ctx context.Context) error {
 	err := s.pipe.run(ctx)
 	if err == nil {
+		crashpoint.Hit(crashpoint.RedoRows)
 		s.pipe.command("COMMIT")
-		err = s.pipe.run(ctx)
+		err = crashpoint.After(crashpoint.RedoCommitted, s.pipe.run(ctx))
 	}
 	if err != nil {
 		return s.rollback(ctx, s.elsewhere(err))

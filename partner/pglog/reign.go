@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/mirror/host/crashpoint"
 )
 
 // ErrNoReign is returned when a server has no record of a role sequence.
@@ -37,6 +38,7 @@ func (s *Server) WriteReign(ctx context.Context, r Reign) error {
 	if err := checkSlotName(r.Slot); err != nil {
 		return fmt.Errorf("write reign: %w", err)
 	}
+	crashpoint.Hit(crashpoint.ReignUnwritten)
 	_, err := s.pool.Exec(ctx, `
 		INSERT INTO dbmirror.reign (session, role_seq, slot, start_lsn, system_id, fork_seq, fork_lsn, opened_at)
 		VALUES ($1, $2, $3, $4::text::pg_lsn, $5::text::numeric, $6, $7::text::pg_lsn, clock_timestamp())
@@ -46,6 +48,7 @@ func (s *Server) WriteReign(ctx context.Context, r Reign) error {
 	if err != nil {
 		return fmt.Errorf("write reign %d: %w", r.Seq, err)
 	}
+	crashpoint.Hit(crashpoint.ReignWritten)
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/mirror/host/crashpoint"
 )
 
 // Sequence is one sequence as a server has it. PostgreSQL does not decode sequences: no log tells the mirror what has
@@ -155,6 +156,7 @@ func (s *Server) StoreSequences(ctx context.Context, sample SequenceSample) erro
 	for _, q := range sample.Sequences {
 		c.add(q)
 	}
+	crashpoint.Hit(crashpoint.SampleUnstored)
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		var seconds *float64 // since the sample before, if that was of the same reign
 		var at time.Time     // of this sample, by the clock of this server
@@ -176,6 +178,7 @@ func (s *Server) StoreSequences(ctx context.Context, sample SequenceSample) erro
 	if err != nil {
 		return fmt.Errorf("store sequences: %w", err)
 	}
+	crashpoint.Hit(crashpoint.SampleStored)
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/f19126b3/dbmirror/mirror/host/crashpoint"
 )
 
 const (
@@ -64,6 +65,7 @@ func (s *Server) AdvanceSequences(ctx context.Context, exact bool) (AdvanceRepor
 	}
 	defer hangUp(conn)
 	a := advance{conn: conn, exact: exact}
+	crashpoint.Hit(crashpoint.SequencesUnmoved)
 	list, err := a.load(ctx)
 	if err != nil {
 		return AdvanceReport{}, fmt.Errorf("advance sequences: %w", err)
@@ -73,6 +75,7 @@ func (s *Server) AdvanceSequences(ctx context.Context, exact bool) (AdvanceRepor
 			return AdvanceReport{}, fmt.Errorf("advance sequence %s.%s: %w", q.Schema, q.Name, err)
 		}
 	}
+	crashpoint.Hit(crashpoint.SequencesMoved)
 	return a.report, nil
 }
 
@@ -157,6 +160,7 @@ func (a *advance) one(ctx context.Context, q storedSequence) error {
 	if _, err := a.conn.Exec(ctx, "SELECT setval($1::text::regclass, $2, $3)", ident, t.last, t.called); err != nil {
 		return fmt.Errorf("set it: %w", err)
 	}
+	crashpoint.Hit(crashpoint.SequenceMoved)
 	a.report.Advanced++
 	return nil
 }

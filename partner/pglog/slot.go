@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/mirror/host/crashpoint"
 )
 
 // ErrNoSlot is returned when a slot that is asked about does not exist.
@@ -77,6 +78,7 @@ func (s *Server) CreateSlot(ctx context.Context, name string) (start mirror.LSN,
 		return 0, fmt.Errorf("make slot %s: %w", name, err)
 	}
 	defer hangUp(conn)
+	crashpoint.Hit(crashpoint.SlotUnmade)
 	err = s.watchSlot(ctx, name, conn.PgConn(), func(ctx context.Context) error {
 		return conn.QueryRow(ctx, "SELECT lsn::text FROM pg_create_logical_replication_slot($1, 'pgoutput')", name).
 			Scan(lsnColumn{&start})
@@ -84,6 +86,7 @@ func (s *Server) CreateSlot(ctx context.Context, name string) (start mirror.LSN,
 	if err != nil {
 		return 0, err
 	}
+	crashpoint.Hit(crashpoint.SlotMade)
 	return start, nil
 }
 
@@ -276,7 +279,9 @@ func (s *Server) DropSlot(ctx context.Context, name string) error {
 		if err := s.FreeSlot(ctx, name); err != nil {
 			return false, err
 		}
+		crashpoint.Hit(crashpoint.SlotKept)
 		_, err := s.pool.Exec(ctx, "SELECT pg_drop_replication_slot($1)", name)
+		err = crashpoint.After(crashpoint.SlotDropped, err)
 		refused, ok := errors.AsType[*pgconn.PgError](err)
 		switch {
 		case err == nil, ok && refused.Code == codeUndefinedObject:

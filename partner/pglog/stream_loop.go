@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/mirror/host/crashpoint"
 	"github.com/f19126b3/dbmirror/partner/redo"
 )
 
@@ -360,9 +361,11 @@ func (l *readLoop) report(now time.Time, ask bool) error {
 	if err := l.conn.SetWriteDeadline(now.Add(l.cfg.Silence)); err != nil {
 		return fmt.Errorf("report position: %w", err)
 	}
+	crashpoint.Hit(crashpoint.StatusUnsent)
 	if _, err := l.conn.Write(status); err != nil {
 		return fmt.Errorf("report position: %w", err)
 	}
+	crashpoint.Hit(crashpoint.StatusSent)
 	l.owed = false
 	l.reported = now
 	return nil

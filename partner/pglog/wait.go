@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/mirror/host/crashpoint"
 )
 
 const (
@@ -341,15 +342,18 @@ func (w waiting) run(ctx context.Context, alter string, reload bool) error {
 	if err := w.lock.Ping(ctx); err != nil {
 		return fmt.Errorf("write synchronous_standby_names: the lock on it was lost: %w", err)
 	}
+	crashpoint.Hit(crashpoint.WaitUnwritten)
 	if _, err := w.conn.Exec(ctx, alter, pgx.QueryExecModeSimpleProtocol); err != nil {
 		return fmt.Errorf("write synchronous_standby_names: %w", err)
 	}
 	if !reload {
 		return nil
 	}
+	crashpoint.Hit(crashpoint.WaitWritten)
 	if _, err := w.conn.Exec(ctx, "SELECT pg_reload_conf()"); err != nil {
 		return fmt.Errorf("reload the server's settings: %w", err)
 	}
+	crashpoint.Hit(crashpoint.WaitReloaded)
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/mirror/host/crashpoint"
 )
 
 // spillBytes bounds what is kept in memory between two hardens: beyond it, frames go to the file unsynced.
@@ -51,9 +52,11 @@ func (q *Queue) Harden() (mirror.Position, error) {
 	if err := q.flush(); err != nil {
 		return mirror.Position{}, err
 	}
+	crashpoint.Hit(crashpoint.LogWritten)
 	if err := q.file.Sync(); err != nil {
 		return mirror.Position{}, q.fail("sync", q.path(), err)
 	}
+	crashpoint.Hit(crashpoint.LogSynced)
 	q.dirty, q.fresh = false, true
 	q.publish(func() {
 		q.mu.position, q.mu.chain = q.history.end, q.history.chain
@@ -97,6 +100,7 @@ func (q *Queue) flush() error {
 }
 
 func (q *Queue) write(b []byte) error {
+	crashpoint.Hit(crashpoint.LogUnwritten)
 	if _, err := q.file.WriteAt(b, filePos(q.start, q.written)); err != nil {
 		return q.writeFailed("write", q.path(), err)
 	}
@@ -142,6 +146,7 @@ func (q *Queue) createSegment(start, logStart Offset, h *history) (file, error) 
 		return nil, err
 	}
 	path := segmentPath(q.cfg.Dir, start)
+	crashpoint.Hit(crashpoint.SegmentUnmade)
 	f, err := q.disk.Open(path+unfinishedSuffix, os.O_CREATE|os.O_TRUNC|os.O_RDWR)
 	if err != nil {
 		return nil, q.writeFailed("create", path, err)
@@ -164,10 +169,12 @@ func (q *Queue) finishSegment(f file, path string, header []byte) (op string, er
 	if err := f.Sync(); err != nil {
 		return "sync", err
 	}
+	crashpoint.Hit(crashpoint.SegmentFilled)
 	if err := q.disk.Rename(path+unfinishedSuffix, path); err != nil {
 		return "rename", err
 	}
-	return "sync", q.disk.SyncDir(q.cfg.Dir)
+	crashpoint.Hit(crashpoint.SegmentNamed)
+	return "sync", crashpoint.After(crashpoint.SegmentMade, q.disk.SyncDir(q.cfg.Dir))
 }
 
 // writeFailed drops what is not hardened if the disk is full, and ends the queue otherwise.

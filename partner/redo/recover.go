@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/mirror/host/crashpoint"
 )
 
 // firstOffset is where the first log begins; zero is not a place.
@@ -239,12 +240,15 @@ func (q *Queue) verifyLast(s found, sealed Offset) error {
 	if err != nil || q.written == s.limit {
 		return err
 	}
+	crashpoint.Hit(crashpoint.TornTailFound)
 	if err := f.Truncate(filePos(s.start, q.written)); err != nil {
 		return q.fail("truncate", s.path, err)
 	}
+	crashpoint.Hit(crashpoint.TornTailCut)
 	if err := f.Sync(); err != nil {
 		return q.fail("sync", s.path, err)
 	}
+	crashpoint.Hit(crashpoint.TornTailGone)
 	return nil
 }
 

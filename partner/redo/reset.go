@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/mirror/host/crashpoint"
 )
 
 // Reset drops the whole log, hardened or not, and begins a new one whose hardened end is base and whose chain is zero.
@@ -113,12 +114,15 @@ func (q *Queue) takeSegmentBefore(before Offset) (Offset, bool) {
 // removeSegment removes one file durably before the next, so that a crash leaves no hole between segments.
 func (q *Queue) removeSegment(s Offset) error {
 	path := segmentPath(q.cfg.Dir, s)
+	crashpoint.Hit(crashpoint.SegmentKept)
 	if err := q.disk.Remove(path); err != nil {
 		return q.fail("remove", path, err)
 	}
+	crashpoint.Hit(crashpoint.SegmentRemoved)
 	if err := q.disk.SyncDir(q.cfg.Dir); err != nil {
 		return q.fail("sync", q.cfg.Dir, err)
 	}
+	crashpoint.Hit(crashpoint.SegmentGone)
 	return nil
 }
 

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/f19126b3/dbmirror/mirror/host/crashpoint"
 )
 
 // leftover marks files that a crash while the state file was made can leave behind.
@@ -77,12 +79,14 @@ func claim(path string, file *os.File) error {
 // create makes a file that says "nothing was ever saved". It appears at path whole or not at all, so that an empty or
 // zeroed file there is always damage. When another process was faster, its file stays.
 func create(path string, identity [16]byte) error {
+	crashpoint.Hit(crashpoint.StateFileUnmade)
 	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+leftover+"*")
 	if err != nil {
 		return fmt.Errorf("%w; let the user that runs this program write in the directory", err)
 	}
 	err = fill(file, identity)
 	if err == nil {
+		crashpoint.Hit(crashpoint.StateFileFilled)
 		err = os.Link(file.Name(), path)
 	}
 	if errors.Is(err, os.ErrExist) {
@@ -116,7 +120,8 @@ func settle(path string) error {
 			err = errors.Join(err, e)
 		}
 	}
-	return errors.Join(err, dir.Sync(), dir.Close())
+	crashpoint.Hit(crashpoint.StateFileNamed)
+	return crashpoint.After(crashpoint.StateFileSettled, errors.Join(err, dir.Sync(), dir.Close()))
 }
 
 // escape makes a path stand for itself in a glob pattern.

@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+
+	"github.com/f19126b3/dbmirror/mirror/host/crashpoint"
 )
 
 var (
@@ -139,9 +141,11 @@ func (f *File) Save(record []byte) error {
 
 // write puts a content into its slot, which is the one with the older record.
 func (f *File) write(c content) error {
+	crashpoint.Hit(crashpoint.StateUnwritten)
 	_, err := f.device.WriteAt(encodeSlot(c), int64(c.slot())*slotSize)
 	if err == nil {
-		err = f.device.Sync()
+		crashpoint.Hit(crashpoint.StateWritten)
+		err = crashpoint.After(crashpoint.StateSynced, f.device.Sync())
 	}
 	if err != nil {
 		f.err = fmt.Errorf("write state file %s: %w; mend the disk and start this program again", f.path, err)

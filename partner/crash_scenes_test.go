@@ -1,0 +1,207 @@
+package partner
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/f19126b3/dbmirror/mirror"
+)
+
+// scene is what happens in a session, under load, when a program comes to a point. It returns when it has.
+type scene struct {
+	name string
+	play func(*site)
+	look func(*site) // afterwards; optional
+	// opens says that the point is met while a program starts; play then starts it.
+	opens bool
+}
+
+// commits is what goes on all the time: clients commit, the mirror hardens and redoes.
+var commits = scene{name: "commit", play: func(*site) {}}
+
+// bulk is a transaction that is too large to be redone at once and fills more than a segment of the log.
+var bulk = scene{name: "bulk", play: func(s *site) {
+	for s.write("INSERT INTO bulk SELECT g, repeat('x', 80) FROM generate_series(1, 25000) g") && s.write("TRUNCATE bulk") {
+		if s.hit != mirror.Nobody || s.crashed() {
+			return
+		}
+	}
+}}
+
+// write runs SQL at the principal as long as that is there.
+func (s *site) write(sql string) bool {
+	ctx, cancel := context.WithTimeout(s.t.Context(), 10*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, s.pg[s.principal].DSN("app"))
+	if err != nil {
+		return false
+	}
+	defer conn.Close(ctx)
+	_, err = conn.Exec(ctx, sql)
+	return err == nil
+}
+
+// suspend is a change of the record that lets commits go on alone, and one that makes them wait again.
+var suspend = scene{name: "suspend, resume", play: func(s *site) {
+	suspended := func(st Status) bool { return st.Record.Suspended && st.Waiting == "" && st.Exposed }
+	_ = s.ordered(s.principal, "/suspend") && s.shows(s.principal, "suspended and exposed", suspended) &&
+		s.ordered(s.principal, "/resume") && s.shows(s.principal, "SYNCHRONIZED", synchronized)
+}}
+
+func synchronized(st Status) bool {
+	return st.Role == mirror.RolePrincipal && st.State == mirror.StateSynchronized && st.Serving && st.Gate == mirror.GateOpen
+}
+
+// handover exchanges the roles by command.
+var handover = scene{name: "manual failover", play: func(s *site) {
+	_ = s.ordered(s.principal, "/failover") && s.shows(s.mirrorSide(), "principal, SYNCHRONIZED", synchronized)
+}}
+
+// backlog exchanges the roles while the mirror has log that is not redone: a session holds a lock that redo needs, until
+// the new principal closes its database.
+var backlog = scene{name: "manual failover with a redo queue", play: func(s *site) {
+	ctx, cancel := context.WithTimeout(s.t.Context(), 30*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, s.pg[s.mirrorSide()].DSN("app"))
+	require.NoError(s.t, err)
+	defer conn.Close(ctx)
+	_, err = conn.Exec(ctx, "BEGIN; LOCK TABLE ledger IN ACCESS EXCLUSIVE MODE")
+	require.NoError(s.t, err)
+	handover.play(s)
+}}
+
+// loss is an automatic failover: the principal's program and server are gone at once.
+var loss = scene{name: "automatic failover", play: func(s *site) {
+	require.NoError(s.t, s.pg[s.principal].Kill())
+	s.kill(s.principal)
+	s.shows(s.mirrorSide(), "principal", func(st Status) bool {
+		return st.Role == mirror.RolePrincipal && st.Serving && st.Gate == mirror.GateOpen
+	})
+}}
+
+// reseed copies the principal's database anew.
+var reseed = scene{name: "reseed", play: func(s *site) {
+	_ = s.ordered(s.mirrorSide(), "/reseed") && s.shows(s.principal, "SYNCHRONIZED", synchronized)
+}}
+
+// tail leaves the old principal with a transaction that nobody was told of: its mirror is gone when it is written, and
+// takes over without it.
+var tail = scene{name: "a tail after the fork", play: func(s *site) {
+	s.kill(s.mirrorSide())
+	ctx, cancel := context.WithTimeout(s.t.Context(), 30*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, s.pg[s.principal].DSN("app"))
+	require.NoError(s.t, err)
+	answered := make(chan error, 1)
+	go func() {
+		_, err := conn.Exec(ctx, "INSERT INTO alone SELECT g FROM generate_series(1, 10) g")
+		answered <- err
+	}()
+	require.NoError(s.t, s.awaitHanging(ctx), "the commit waits for the mirror")
+	require.NoError(s.t, s.pg[s.principal].Kill())
+	s.kill(s.principal)
+	require.Error(s.t, <-answered, "nobody was told that it is committed")
+	s.launch(s.mirrorSide())
+	if !s.shows(s.mirrorSide(), "principal", func(st Status) bool { return st.Role == mirror.RolePrincipal && st.Serving }) {
+		return
+	}
+	require.NoError(s.t, s.pg[s.principal].Restart(s.t.Context()))
+	s.launchToEnd(s.principal)
+}, look: func(s *site) {
+	// What nobody was told of is not at the new principal, and not lost either.
+	for _, path := range append(s.lostFiles(mirror.PartnerA), s.lostFiles(mirror.PartnerB)...) {
+		text, err := os.ReadFile(path)
+		require.NoError(s.t, err)
+		require.NoError(s.t, os.Remove(path))
+		if strings.Count(string(text), `"kind":"insert","schema":"public","table":"alone"`) == 10 {
+			return
+		}
+	}
+	s.t.Fatalf("%s: no file holds the lost transaction", s.at)
+}}
+
+// awaitHanging waits until the transaction of tail is written and waits for the mirror.
+func (s *site) awaitHanging(ctx context.Context) error {
+	conn, err := pgx.Connect(ctx, s.pg[s.principal].DSN("postgres"))
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var hangs bool
+		err := conn.QueryRow(ctx, "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE 'INSERT INTO alone%'").Scan(&hangs)
+		if err != nil || hangs {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// opening starts a program of a side again.
+func opening(name string, side func(*site) mirror.Server, before func(*site, mirror.Server)) scene {
+	return scene{name: name, opens: true, play: func(s *site) {
+		server := side(s)
+		s.kill(server)
+		before(s, server)
+		s.launchToEnd(server)
+	}}
+}
+
+func principalSide(s *site) mirror.Server { return s.principal }
+func mirrorSide(s *site) mirror.Server    { return s.mirrorSide() }
+func witnessSide(*site) mirror.Server     { return mirror.Witness }
+func asItWas(*site, mirror.Server)        {}
+
+// withoutPlace: the file that says which database is the partner's was removed.
+func withoutPlace(s *site, server mirror.Server) {
+	require.NoError(s.t, os.Remove(filepath.Join(s.dir, server.String(), placeFile)))
+}
+
+// lastSegment is the file that the hardened log ends in.
+func (s *site) lastSegment(server mirror.Server) string {
+	all, err := filepath.Glob(filepath.Join(s.dir, server.String(), "log", "*.log"))
+	require.NoError(s.t, err)
+	require.NotEmpty(s.t, all)
+	return all[len(all)-1]
+}
+
+// tornTail: the machine lost its power while log was written, and something else is at its end.
+func tornTail(s *site, server mirror.Server) {
+	f, err := os.OpenFile(s.lastSegment(server), os.O_APPEND|os.O_WRONLY, 0)
+	require.NoError(s.t, err)
+	_, err = f.Write(make([]byte, 4096))
+	require.NoError(s.t, err)
+	require.NoError(s.t, f.Close())
+}
+
+// spoiltLog: a segment is not what was written.
+func spoiltLog(s *site, server mirror.Server) {
+	f, err := os.OpenFile(s.lastSegment(server), os.O_WRONLY, 0)
+	require.NoError(s.t, err)
+	_, err = f.WriteAt([]byte("damaged"), 100)
+	require.NoError(s.t, err)
+	require.NoError(s.t, f.Close())
+}
+
+// newWitnessDisk: the witness is taken out of the session, and starts anew with nothing on its disk.
+var newWitnessDisk = scene{name: "a new witness", opens: true, play: func(s *site) {
+	if !s.ordered(s.principal, "/witness/remove") ||
+		!s.shows(s.principal, "without a witness", func(st Status) bool { return !st.Record.HasWitness() && st.Record.OldWitness == 0 }) {
+		return
+	}
+	s.kill(mirror.Witness)
+	require.NoError(s.t, os.RemoveAll(filepath.Join(s.dir, mirror.Witness.String())))
+	s.launchToEnd(mirror.Witness)
+}}
