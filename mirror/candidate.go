@@ -83,14 +83,13 @@ func (s *Session) sendVotes() {
 // granted says whether the sender is a voter and stores the record that this candidate has asked for. A grant says so,
 // and so does whatever is heard of a voter whose grant was lost.
 func (s *Session) granted(m Message) bool {
-	if s.claim.How == ElectionNone || s.claim.Halting || s.hard.Promised != s.claim.Seq && !s.breaks(seeded.AskWithoutPromise) {
+	promised := s.hard.Promised == s.claim.Seq || s.breaks(seeded.AskWithoutPromise)
+	if s.claim.How == ElectionNone || s.claim.Halting || !promised {
 		return false
 	}
 	voter := s.hard.Record.votes(m.From, m.Incarnation) || m.From == s.hard.Record.Principal
-	if s.breaks(seeded.StandOn) && m.Kind == MessageGrant && m.Seq == s.claim.Seq {
-		return voter
-	}
-	return voter && m.Record == s.elected()
+	stored := m.Record == s.elected() || m.Kind == MessageGrant && m.Seq == s.claim.Seq && s.breaks(seeded.StandOn)
+	return voter && stored
 }
 
 // win makes this server principal of the role sequence it asked for.
@@ -100,6 +99,9 @@ func (s *Session) win() {
 	s.adopt(won)
 	s.confirm()
 	s.whole, s.goal, s.won, s.drained = whole, goal, how != ElectionAgain, how == ElectionTransfer
+	if how == ElectionForced && s.breaks(seeded.ResumeForced) {
+		s.goal = Command{Kind: CommandResume}
+	}
 	if s.cfg.Timing.Lease > 0 {
 		for _, p := range s.others() {
 			s.send(s.Ping(p)) // it may not serve before somebody has given it a lease

@@ -3,6 +3,8 @@ package mirror
 import (
 	"cmp"
 	"slices"
+
+	"github.com/f19126b3/dbmirror/mirror/internal/seeded"
 )
 
 // What operators may ask for, and when.
@@ -198,7 +200,8 @@ func (s *Session) nextEdit() func(*Record) {
 	case CommandSuspend:
 		if !r.Suspended || overBudget(r, c) {
 			return func(r *Record) {
-				r.Suspended, r.Why, r.InSync, r.SuspendedSeq = true, c.Reason, false, r.SuspendedSeq+1
+				r.Suspended, r.Why, r.SuspendedSeq = true, c.Reason, r.SuspendedSeq+1
+				r.InSync = r.InSync && s.breaks(seeded.SuspendInSync)
 			}
 		}
 	case CommandResume:
@@ -207,9 +210,15 @@ func (s *Session) nextEdit() func(*Record) {
 		}
 	case CommandSetSafety:
 		if r.Safety != c.Safety {
-			return func(r *Record) { r.Safety, r.InSync, r.SafetySeq = c.Safety, false, r.SafetySeq+1 }
+			return func(r *Record) {
+				r.Safety, r.SafetySeq = c.Safety, r.SafetySeq+1
+				r.InSync = c.Safety == SafetyFull && s.breaks(seeded.SyncWithSafety)
+			}
 		}
 	case CommandSetWitness:
+		if s.breaks(seeded.ReplaceWitnessAtOnce) && r.Members[Witness] != c.Incarnation {
+			return func(r *Record) { r.Members[Witness] = c.Incarnation }
+		}
 		return nextWitness(r, c.Incarnation)
 	case CommandAdmit:
 		m := s.mirror()

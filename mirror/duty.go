@@ -42,12 +42,14 @@ func (s *Session) principalDuty() Duty {
 // does not end its database's sessions.
 func (s *Session) principalGate() Gate {
 	undisputed := s.lead() && s.claim.How == ElectionNone
+	draining := s.handover.Active && !s.breaks(seeded.OpenWhileDraining)
+	vouched := s.quorum() || s.breaks(seeded.ServeWithoutQuorum)
 	switch {
 	case undisputed && s.keeping() && !s.won && !(s.standing && s.whole && s.quorum()):
 		return GateKeep
 	case undisputed && s.cfg.Timing.Lease == 0 && !s.standing:
 		return GateKeep
-	case !s.standing || s.handover.Active && !s.breaks(seeded.OpenWhileDraining) || !s.quorum():
+	case !s.standing || draining || !vouched:
 		return GateClosed
 	case !s.whole && s.won && !s.breaks(seeded.OpenBeforeWhole):
 		return GateClosed
@@ -71,9 +73,10 @@ func (s *Session) keeping() bool {
 
 func (s *Session) mirrorDuty() Duty {
 	r := s.hard.Record
+	bound := s.hard.Promised == r.Seq || s.breaks(seeded.HardenAfterPromise)
 	d := Duty{
 		Role: RoleMirror, Seq: r.Seq, Gate: GateClosed, Wait: WaitNone, Principal: r.Principal, Fork: r.Fork,
-		Ship: (s.hard.Promised == r.Seq || s.breaks(seeded.HardenAfterPromise)) && s.claim.How == ElectionNone && !r.Suspended && s.failed == ReasonNone,
+		Ship: bound && s.claim.How == ElectionNone && !r.Suspended && s.failed == ReasonNone,
 	}
 	if s.hard.Aligned == r.Seq && !s.hard.Dirty && !s.cfg.Options.MirrorClosed {
 		d.Gate = GateReadOnly

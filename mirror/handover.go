@@ -16,6 +16,7 @@ func (s *Session) beginHandover() {
 // mayHandOver says why a manual failover is not possible now.
 func (s *Session) mayHandOver() Reason {
 	r := s.hard.Record
+	synchronized := s.shown == StateSynchronized && r.InSync || s.breaks(seeded.HandOverUnsynced)
 	switch {
 	case r.Safety != SafetyFull:
 		return ReasonSafetyOff
@@ -23,7 +24,7 @@ func (s *Session) mayHandOver() Reason {
 		return ReasonBusy
 	case !s.linked(s.mirror()):
 		return ReasonPartnerLost
-	case (s.shown != StateSynchronized || !r.InSync) && !s.breaks(seeded.HandOverUnsynced) || !s.confirmed || r.Suspended:
+	case !synchronized || !s.confirmed || r.Suspended:
 		return ReasonNotSynchronized
 	case !s.whole || s.goal.Kind != 0:
 		return ReasonBusy
@@ -38,7 +39,8 @@ func (s *Session) advanceHandover() {
 		s.endHandover(cmp.Or(m.reason, ReasonPartnerLost))
 		return
 	}
-	if h.Drained && !h.Sent && (m.hardened.Seq == s.hard.Record.Seq && m.hardened.LSN >= h.End || s.breaks(seeded.HandOverBehind)) {
+	hardened := m.hardened.Seq == s.hard.Record.Seq && m.hardened.LSN >= h.End || s.breaks(seeded.HandOverBehind)
+	if h.Drained && !h.Sent && hardened {
 		h.Sent = true
 		s.sendTransfer()
 	}
@@ -79,7 +81,8 @@ func (s *Session) onTransfer(m Message) {
 	if s.role() != RoleMirror || m.From != r.Principal || m.Record != r || !r.InSync || s.claim.How != ElectionNone {
 		return
 	}
-	if s.hard.Promised != r.Seq || s.hardened.Seq != r.Seq || s.hardened.LSN < m.End && !s.breaks(seeded.HandOverBehind) || s.fit() != ReasonNone {
+	hardened := s.hardened.Seq == r.Seq && s.hardened.LSN >= m.End || s.breaks(seeded.HandOverBehind)
+	if s.hard.Promised != r.Seq || !hardened || s.fit() != ReasonNone {
 		return
 	}
 	s.campaign(ElectionTransfer)

@@ -36,7 +36,7 @@ func (s *Session) check(before HardState) error {
 
 // mayAckAlone restates I3 apart from the rule that decides it.
 func (s *Session) mayAckAlone() bool {
-	if s.breaks(seeded.AckAlone | seeded.TrustOwnExposure | seeded.RememberConfirm | seeded.RememberExposure) {
+	if s.breaks(seeded.AckAlone | seeded.TrustOwnExposure | seeded.RememberConfirm | seeded.RememberExposure | seeded.SoloUnleased) {
 		return true
 	}
 	return s.exposed && !s.hard.Record.InSync && s.lead() && s.quorum() && s.standing

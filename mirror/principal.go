@@ -18,7 +18,7 @@ func (s *Session) advancePrincipal() {
 	if s.hard.Record.alone() && !s.confirmed && (s.standing || s.cfg.Options.ServeAtOnce) {
 		s.confirm() // nobody else has a say
 	}
-	if !s.confirmed || s.claim.How != ElectionNone {
+	if !s.confirmed && !s.breaks(seeded.ChangeUnconfirmed) || s.claim.How != ElectionNone {
 		return // the proposal or the election is repeated until it is answered
 	}
 	r := s.hard.Record
@@ -129,8 +129,8 @@ func (s *Session) advanceSync() {
 		}
 		return
 	}
-	early := s.breaks(seeded.AnnounceEarly)
-	if s.sync.Proven && (m.hardened.LSN >= s.sync.End || early) {
+	hardened := m.hardened.LSN >= s.sync.End || s.breaks(seeded.AnnounceEarly)
+	if s.sync.Proven && hardened {
 		s.change(ReasonCaughtUp, func(r *Record) { r.InSync = true })
 	}
 }
@@ -169,8 +169,10 @@ func (s *Session) solo() bool {
 		return true
 	}
 	r := s.hard.Record
-	backed := s.exposed || s.breaks(seeded.TrustOwnExposure) && s.standing
-	return s.lead() && backed && !r.InSync && (!s.sync.Wanted || s.breaks(seeded.SoloWhileSyncing)) && !s.handover.Active && s.quorum()
+	backed := s.exposed || s.standing && s.breaks(seeded.TrustOwnExposure)
+	proving := s.sync.Wanted && !s.breaks(seeded.SoloWhileSyncing)
+	vouched := s.quorum() || s.breaks(seeded.SoloUnleased)
+	return s.lead() && backed && vouched && !r.InSync && !proving && !s.handover.Active
 }
 
 // quorum says whether this principal may serve: another voter vouches for it, or none is needed.

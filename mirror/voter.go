@@ -14,7 +14,7 @@ func (s *Session) onMessage(ev Event) error {
 		// What was known of its former self says nothing of this one: a mirror with a new disk has hardened nothing.
 		*p = peer{incarnation: m.Incarnation}
 	}
-	if !s.member(m) {
+	if !s.member(m) && !s.breaks(seeded.CountStrangers) {
 		s.meet(m)
 		return nil
 	}
@@ -99,10 +99,17 @@ func (s *Session) learn(m Message) {
 		s.campaign(ElectionAgain)
 		return
 	}
-	same := m.Record == s.hard.Record || s.breaks(seeded.AcceptOlder) && m.Record.Seq == s.hard.Record.Seq
-	if same && (m.Promised == s.hard.Promised || s.breaks(seeded.IgnorePromised)) && s.hard.Record.votes(m.From, m.Incarnation) && s.answers(m) {
+	if s.backed(m) {
 		s.confirm()
 	}
+}
+
+// backed says whether the sender has this principal's present record on disk, is a voter, and has promised nothing newer.
+func (s *Session) backed(m Message) bool {
+	same := m.Record == s.hard.Record || m.Record.Seq == s.hard.Record.Seq && s.breaks(seeded.AcceptOlder)
+	bound := m.Promised == s.hard.Promised || s.breaks(seeded.IgnorePromised)
+	voter := s.hard.Record.votes(m.From, m.Incarnation) || s.breaks(seeded.CountStrangers)
+	return same && bound && voter && s.answers(m)
 }
 
 // answers says whether a message answers one that this server sent since it started. What was said to a former life
@@ -146,7 +153,8 @@ func (s *Session) adopt(r Record) {
 		s.forgoLeases()
 	}
 	if r.Seq > old.Seq {
-		if s.hard.Aligned == old.Seq && (old.Principal == r.Principal || s.breaks(seeded.KeepAligned)) && old.Established() {
+		same := old.Principal == r.Principal || s.breaks(seeded.KeepAligned)
+		if s.hard.Aligned == old.Seq && same && old.Established() {
 			s.hard.Aligned = r.Seq // the same log goes on
 			s.hardened.Seq = r.Seq
 		}
@@ -225,7 +233,8 @@ func (s *Session) objection(m Message) Reason {
 	}
 	switch m.How {
 	case ElectionTransfer:
-		if (!s.handover.Drained || s.handover.End != m.End) && !s.breaks(seeded.GrantUndrained) || own != basis {
+		drained := s.handover.Drained && s.handover.End == m.End || s.breaks(seeded.GrantUndrained)
+		if !drained || own != basis {
 			return ReasonNotDraining
 		}
 		return ReasonNone
@@ -243,7 +252,9 @@ func (s *Session) objection(m Message) Reason {
 	default:
 		return ReasonWrongRole
 	}
-	if s.promise.Left > 0 && s.promise.To != m.From || s.starting > 0 && basis.Principal != m.From {
+	leased := s.promise.Left > 0 && s.promise.To != m.From && !(m.How == ElectionForced && s.breaks(seeded.ForceDespiteLease))
+	forgotten := s.starting > 0 && basis.Principal != m.From && !s.breaks(seeded.VoteAfterRestart)
+	if leased || forgotten {
 		return ReasonLease
 	}
 	return ReasonNone

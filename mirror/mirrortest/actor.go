@@ -19,8 +19,9 @@ const (
 	asks
 	restarts
 	connects
-	loses // only with errors of the world; so are the next two
+	loses // only with errors of the world; so are the next three
 	dies
+	forgets
 	truncates
 )
 
@@ -113,6 +114,8 @@ func (a *actor) act(do action) {
 		a.connect()
 	case loses:
 		a.revive(firstHard(a.slot))
+	case forgets:
+		a.revive(mirror.HardState{Self: mirror.Witness, Incarnation: incarnation(a.slot)})
 	case dies:
 		a.die(do.lost, do.packet)
 	case truncates:

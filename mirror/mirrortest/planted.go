@@ -27,6 +27,7 @@ const (
 	AsksUnsaved                            // N15: a candidate asks before its promise is on its disk
 	HardensAfterHalt                       // N16: the data path of a mirror hardens on after it was told to stop
 	ReportsForeign                         // N17: a mirror reports positions of its own server's log
+	RemovedForgets                         // W2: a witness that was removed forgets the session, but not who it is
 )
 
 // planted tries what can happen at a server only with an error of the world.
@@ -36,6 +37,10 @@ func (s *steps) planted(at slot) {
 	case WitnessForgets:
 		if at == slotWitness && s.from.restarts > 0 {
 			s.try(way{slot: at, action: s.number(action{kind: loses})}, func(n *world) { n.restarts-- })
+		}
+	case RemovedForgets:
+		if s.sites[s.from.site[at]].hard.Removed && !at.server().IsPartner() {
+			s.try(way{slot: at, action: s.number(action{kind: forgets})}, nil)
 		}
 	case GrantsUnsaved:
 		s.answersUnsaved(at, mirror.MessageVote)
@@ -113,6 +118,9 @@ func (t *tables) describePlanted(s slot, a action) string {
 		}
 		return t.label(s, what) + "; it dies before it has saved"
 	}
+	if a.kind == forgets {
+		return fmt.Sprintf("%s forgets the session", s)
+	}
 	return fmt.Sprintf("%s loses its state", s)
 }
 
@@ -133,7 +141,7 @@ func (a *actor) rewind(other log) {
 // mayForget says whether what a server has on disk may fall.
 func (t *tables) mayForget(s mirror.Server) bool {
 	switch t.space.Planted.World {
-	case WitnessForgets:
+	case WitnessForgets, RemovedForgets:
 		return s == mirror.Witness
 	case GrantsUnsaved, AcceptsUnsaved, AsksUnsaved:
 		return true

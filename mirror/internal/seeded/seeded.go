@@ -32,6 +32,17 @@ const (
 	IgnorePromised    // N10: an answer of a server that has promised a newer role sequence confirms the older record
 	StandOn           // N11: a candidate that learns a newer record stands on, and takes any grant of its role sequence (hole (c))
 	HandOverUnsynced  // N12: a hand-over begins before in_sync is recorded (hole (b))
+
+	SoloUnleased         // F1: an exposed principal acknowledges alone without a lease
+	ReplaceWitnessAtOnce // W1: a witness is replaced in one step
+	ForceDespiteLease    // N18: the witness grants forced service while its promise to the principal lives
+	VoteAfterRestart     // N19: a voter votes before the promises of its former life must have run out
+	ServeWithoutQuorum   // N20: a principal without quorum stays open
+	ResumeForced         // N21: service that was forced resumes by itself
+	SyncWithSafety       // N22: safety FULL records in_sync at once
+	SuspendInSync        // N23: a suspended session stays in sync
+	ChangeUnconfirmed    // N24: the record is changed again before a second server has the first change
+	CountStrangers       // N25: the answer of a server that is no member counts
 )
 
 // Has says whether the set holds e.
