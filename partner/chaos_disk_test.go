@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"syscall"
 
 	"github.com/stretchr/testify/require"
@@ -15,13 +16,18 @@ import (
 // ballast is the file that fills a disk.
 const ballast = "ballast"
 
-// mayLimitDisk says whether a program's directory can be made full.
-func mayLimitDisk() bool { return mayMount() }
+// mayLimitDisk says whether a program's directory can be made full, or be made to seem so.
+func mayLimitDisk() bool { return runtime.GOOS == "linux" }
 
 // limitDisks gives each partner's directory a small file system of its own, which keeps what is written to it over kills
-// as a disk's cache does.
+// as a disk's cache does. Only root can.
 func (c *chaos) limitDisks() {
-	if !mayLimitDisk() {
+	switch {
+	case !mayLimitDisk():
+		c.t.Log("full disks are left out: this system can neither give a directory a file system nor limit a process's files")
+		return
+	case !mayMount():
+		c.t.Log("a full disk is a limit on the size of a program's files: only root can give its directory a file system of its own")
 		return
 	}
 	for s := mirror.PartnerA; s <= mirror.PartnerB; s++ {
@@ -33,20 +39,23 @@ func (c *chaos) limitDisks() {
 
 // fill leaves no room in a partner's directory until it is released.
 func (c *chaos) fill(s mirror.Server) (release func() error, err error) {
+	if !mayMount() {
+		pid := c.pid(s)
+		return func() error { return ignoreGone(limitFiles(pid, false)) }, ignoreGone(limitFiles(pid, true))
+	}
 	path := filepath.Join(c.dir, s.String(), ballast)
 	f, err := os.Create(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	release = func() error { return os.Remove(path) }
 	for _, block := range []int{1 << 20, 4 << 10, 1} { // to the last byte
 		for err = nil; err == nil; {
 			_, err = f.Write(make([]byte, block))
 		}
 		if !errors.Is(err, syscall.ENOSPC) {
-			return release, fmt.Errorf("fill the disk: %w", err)
+			return nil, errors.Join(fmt.Errorf("fill the disk: %w", err), os.Remove(path))
 		}
 	}
-	return release, nil
+	return func() error { return os.Remove(path) }, nil
 }

@@ -47,6 +47,7 @@ func faultKinds() []*faultKind {
 		{"slot advanced", slotOfMirror, 0, 3 * time.Second, long, slotAdvancing},
 		{"cancel waiting commits", 0, 0, time.Second, long, storming("pg_cancel_backend")},
 		{"terminate waiting sessions", 0, 0, time.Second, long, storming("pg_terminate_backend")},
+		{"manual failover", 0, 0, 2 * time.Second, 2 * time.Second, failingOver},
 		// What it acknowledges in the mirror's place may be lost with the principal (guarantees): that must stay.
 		{"stranger's walsender", slotOfMirror, principalProgram | principalServer | mirrorProgram | links, time.Second, long, strange},
 	}
@@ -162,6 +163,17 @@ func freezeWalsender(c *chaos, f *fault) (func() error, error) {
 	return func() error { return ignoreGone(syscall.Kill(pid, syscall.SIGCONT)) }, ignoreGone(syscall.Kill(pid, syscall.SIGSTOP))
 }
 
+// failingOver is an operator who chooses this moment for a manual failover. He may be refused.
+func failingOver(c *chaos, f *fault) (func() error, error) {
+	err := errMissed
+	for over := time.Now().Add(f.hold); err != nil && time.Now().Before(over); c.pause(50 * time.Millisecond) {
+		if err = c.give(c.principal, "/failover"); err != nil {
+			err = fmt.Errorf("%w: %w", errMissed, err)
+		}
+	}
+	return nothing, err
+}
+
 // filling leaves no room in a program's directory for a while.
 func filling(program who) func(*chaos, *fault) (func() error, error) {
 	return func(c *chaos, _ *fault) (func() error, error) {
@@ -220,15 +232,15 @@ func (c *chaos) carryOut(f *fault) (struck bool, err error) {
 	begun := time.Now()
 	end, err := f.begin(c, f)
 	c.history.add("fault", f.name, err)
-	if errors.Is(err, errMissed) {
-		return false, nil
-	}
-	if end != nil {
+	if end != nil && !errors.Is(err, errMissed) {
 		c.pause(f.hold - time.Since(begun))
 		err = errors.Join(err, end())
 		c.history.add("fault over", f.name, err)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, errMissed):
+		return false, nil
+	case err != nil:
 		return true, fmt.Errorf("%s: %w", f.name, err)
 	}
 	return true, nil

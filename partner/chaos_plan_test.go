@@ -51,6 +51,7 @@ func draw(seed uint64, kinds []*faultKind) []*fault {
 	dice := rand.New(rand.NewPCG(seed, 0))
 	var faults []*fault
 	count := 1 + dice.IntN(mostFaults)
+	within := []time.Duration{time.Second, 5 * time.Second}[dice.IntN(2)] // at once, or one when another has taken effect
 	for _, i := range dice.Perm(len(kinds)) {
 		k := kinds[i]
 		if len(faults) == count || slices.ContainsFunc(faults, func(f *fault) bool { return f.clashes(k) }) {
@@ -60,7 +61,7 @@ func draw(seed uint64, kinds []*faultKind) []*fault {
 		if k.most > k.least {
 			hold += time.Duration(dice.Int64N(int64(k.most - k.least)))
 		}
-		faults = append(faults, &fault{k, time.Duration(dice.Int64N(int64(1500 * time.Millisecond))), hold,
+		faults = append(faults, &fault{k, time.Duration(dice.Int64N(int64(within))), hold,
 			rand.New(rand.NewPCG(seed, dice.Uint64()))})
 	}
 	return faults
@@ -70,20 +71,35 @@ func (k *faultKind) clashes(other *faultKind) bool {
 	return k == other || k.on&other.on&^links != 0 || k.not&other.on != 0 || other.not&k.on != 0
 }
 
-// deal returns the seeds of some runs. They are chosen so that as many kinds as can be are used before any is used
-// again: in ten runs, all of them.
-func deal(seed uint64, runs int, kinds []*faultKind) []uint64 {
+// deal returns the seeds of some runs. They are chosen so that each kind is used before any is used again; ten runs have
+// room for all of them.
+func deal(seed uint64, runs int, kinds []*faultKind) (best []uint64) {
 	dice := rand.New(rand.NewPCG(seed, 1))
-	missing := map[*faultKind]bool{}
-	var seeds []uint64
-	for range runs {
-		if len(missing) == 0 {
-			for _, k := range kinds {
-				missing[k] = true
-			}
+	const tries, room = 20, 10
+	fewest := len(kinds)
+	for range tries { // which kinds go together shows only at the end
+		seeds, left := dealOnce(dice, min(runs, room), kinds)
+		if best == nil || left < fewest {
+			best, fewest = seeds, left
 		}
+		if left == 0 || runs < room {
+			break
+		}
+	}
+	if runs > room {
+		best = append(best, deal(dice.Uint64(), runs-room, kinds)...)
+	}
+	return best
+}
+
+func dealOnce(dice *rand.Rand, runs int, kinds []*faultKind) (seeds []uint64, left int) {
+	missing := map[*faultKind]bool{}
+	for _, k := range kinds {
+		missing[k] = true
+	}
+	for range runs {
 		best, most := uint64(0), -1
-		for range 3000 {
+		for range 1000 {
 			candidate := dice.Uint64() | 1 // never zero, which stands for none
 			if worth := worth(draw(candidate, kinds), missing, kinds); worth > most {
 				best, most = candidate, worth
@@ -94,7 +110,7 @@ func deal(seed uint64, runs int, kinds []*faultKind) []uint64 {
 		}
 		seeds = append(seeds, best)
 	}
-	return seeds
+	return seeds, len(missing)
 }
 
 // worth counts the missing kinds among the faults, and prefers those that go with few others.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"regexp"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -49,20 +50,27 @@ func storming(function string) func(*chaos, *fault) (func() error, error) {
 		ctx, stop := context.WithTimeout(context.Background(), f.hold)
 		every := time.Duration(5+f.dice.IntN(50)) * time.Millisecond
 		var done sync.WaitGroup
+		var struck atomic.Int64
 		for s := mirror.PartnerA; s <= mirror.PartnerB; s++ {
-			done.Go(func() { c.storm(ctx, s, function, every) })
+			done.Go(func() { struck.Add(c.storm(ctx, s, function, every)) })
 		}
-		return func() error { stop(); done.Wait(); return nil }, nil
+		return func() error {
+			stop()
+			done.Wait()
+			if struck.Load() == 0 {
+				return errMissed
+			}
+			return nil
+		}, nil
 	}
 }
 
-func (c *chaos) storm(ctx context.Context, s mirror.Server, function string, every time.Duration) {
-	struck := 0
+func (c *chaos) storm(ctx context.Context, s mirror.Server, function string, every time.Duration) (struck int64) {
 	for ctx.Err() == nil {
 		// Whatever goes wrong here, another fault has done: he comes again.
 		_ = c.visit(ctx, s, func(conn *pgx.Conn) error {
 			for {
-				var n int
+				var n int64
 				err := conn.QueryRow(ctx, "SELECT count("+function+"(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'").Scan(&n)
 				if err != nil {
 					return err
@@ -74,6 +82,7 @@ func (c *chaos) storm(ctx context.Context, s mirror.Server, function string, eve
 		c.pause(every)
 	}
 	c.history.add("storm", fmt.Sprintf("%s at %s struck %d times", function, s, struck), nil)
+	return struck
 }
 
 // strange connects to the principal's server under the name that commits wait for, reads its log, and reports all of it

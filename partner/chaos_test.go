@@ -82,9 +82,6 @@ func newChaos(t *testing.T) *chaos {
 // the session must heal when the faults are over.
 func TestChaos(t *testing.T) {
 	c := newChaos(t)
-	if !mayLimitDisk() {
-		t.Log("full disks are left out: they take root on Linux, or a limit on the size of a process's files")
-	}
 	seed := *chaosSeed
 	if seed == 0 {
 		seed = rand.Uint64()

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/f19126b3/dbmirror/partner/pgtest"
 )
@@ -35,4 +36,13 @@ func serverTmpfs(t *testing.T, server *pgtest.Server, size string) (dir string, 
 	return dir, func(size string) {
 		require.NoError(t, syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT, "size="+size))
 	}
+}
+
+// limitFiles lets a process write only in the first bytes of files, or anywhere again.
+func limitFiles(pid int, limited bool) error {
+	limit := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
+	if limited {
+		limit.Cur = 1
+	}
+	return unix.Prlimit(pid, unix.RLIMIT_FSIZE, &limit, nil)
 }

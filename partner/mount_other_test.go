@@ -3,6 +3,7 @@
 package partner
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/f19126b3/dbmirror/partner/pgtest"
@@ -20,4 +21,8 @@ func serverTmpfs(t *testing.T, server *pgtest.Server, _ string) (string, func(st
 	t.Helper()
 	mountTmpfs(t, server.LogFile(), 0, "")
 	return "", nil
+}
+
+func limitFiles(int, bool) error {
+	return errors.New("this system cannot limit the files of a process that runs")
 }

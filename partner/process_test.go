@@ -240,6 +240,16 @@ func (p *pair) signal(s mirror.Server, sig syscall.Signal) error {
 	return p.process[s].cmd.Process.Signal(sig)
 }
 
+// pid is the number of a program's process, zero if it does not run.
+func (p *pair) pid(s mirror.Server) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.process[s] == nil {
+		return 0
+	}
+	return p.process[s].cmd.Process.Pid
+}
+
 // ended says whether a program does not run.
 func (p *pair) ended(s mirror.Server) bool {
 	p.mu.Lock()

@@ -11,10 +11,10 @@ import (
 	"github.com/f19126b3/dbmirror/mirror/host"
 )
 
-// TestChaosFrozen tells what a frozen machine leads to, one after the other, under the load of TestChaos.
-func TestChaosFrozen(t *testing.T) {
+// TestChaosStories are faults whose course is known, one story after the other, under the load of TestChaos.
+func TestChaosStories(t *testing.T) {
 	c := newChaos(t)
-	for _, story := range []func(*chaos, *work){frozenMirrorProgram, frozenMirrorServer, frozenPrincipal} {
+	for _, story := range []func(*chaos, *work){frozenMirrorProgram, frozenMirrorServer, frozenPrincipal, exposedPrincipal} {
 		w := c.startWork()
 		stop := c.supervise()
 		require.NoError(t, w.awaitAll(20*time.Second))
@@ -97,4 +97,33 @@ func frozenPrincipal(c *chaos, w *work) {
 	late.end()
 	require.Zero(c.t, late.count(), "acknowledged to who came when it woke")
 	require.Empty(c.t, w.ledger.ackedBy(former, mark), "acknowledged though it was tried after the freeze")
+}
+
+// exposedPrincipal: the principal goes on alone and is lost then. The mirror comes back meanwhile, and the witness is
+// there; but it lacks what was acknowledged, so nobody serves until the principal is back.
+func exposedPrincipal(c *chaos, w *work) {
+	lost := c.principal
+	c.withhold(lost.Other())
+	c.kill(lost.Other())
+	killed := time.Now()
+	for w.ledger.latest().Before(killed.Add(time.Second)) {
+		w.ledger.awaitAck(2 * released)
+	}
+	c.withhold(lost)
+	c.kill(lost)
+	c.away(lost)
+	require.NoError(c.t, c.pg[lost].Kill())
+	mark := w.ledger.mark()
+	c.release(lost.Other())
+	w.ledger.run(3 * host.Fast().Timeout)
+	require.Empty(c.t, w.ledger.ackedBy(lost.Other(), 0), "acknowledged by a server that lacks what was acknowledged before")
+	st, err := c.ask(lost.Other())
+	require.NoError(c.t, err)
+	require.Equal(c.t, mirror.RoleMirror, st.Role)
+	require.NoError(c.t, c.restart(lost))
+	c.release(lost)
+	require.NoError(c.t, c.heal())
+	require.Equal(c.t, lost, c.principal)
+	w.ledger.awaitAck(released)
+	require.NotEmpty(c.t, w.ledger.ackedBy(lost, mark))
 }
