@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -67,8 +66,8 @@ func New(cfg Config) (*Partner, error) {
 }
 
 func (p *Partner) open() error {
-	if err := os.MkdirAll(p.cfg.Dir, 0o700); err != nil {
-		return fmt.Errorf("make directory: %w; let the user that runs this program make it, or choose another Dir", err)
+	if err := statefile.MakeDir(p.cfg.Dir); err != nil {
+		return fmt.Errorf("%w; let the user that runs this program make it, or choose another Dir", err)
 	}
 	var err error
 	if p.state, err = statefile.Open(filepath.Join(p.cfg.Dir, "state"), p.id); err != nil {

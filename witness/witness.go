@@ -6,13 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"sync"
 	"time"
 
 	"github.com/f19126b3/dbmirror/mirror"
 	"github.com/f19126b3/dbmirror/mirror/host"
 	"github.com/f19126b3/dbmirror/mirror/host/endpoint"
+	"github.com/f19126b3/dbmirror/mirror/host/statefile"
 )
 
 // Witness is the witness of any number of sessions. Its methods may be called from any goroutine.
@@ -31,8 +31,8 @@ func New(cfg Config) (*Witness, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make directory: %w", err)
+	if err := statefile.MakeDir(cfg.Dir); err != nil {
+		return nil, err
 	}
 	server, err := endpoint.NewServer(endpoint.ServerConfig{
 		Domain: cfg.Domain, Plaintext: cfg.Sessions[0].Credentials.Plaintext, Logger: cfg.Logger,
