@@ -82,7 +82,7 @@ func TestFailureIsFinal(t *testing.T) {
 				require.ErrorAs(t, err, &failed)
 				require.ErrorIs(t, err, errIO)
 				d.before = func(op, _ string) error {
-					require.Contains(t, []string{"open", "close"}, op, "nothing is tried again after a failure")
+					require.Contains(t, []string{"open", "read", "close"}, op, "nothing is tried again after a failure")
 					return nil
 				}
 				requireFailed(t, q, failed)

@@ -147,6 +147,13 @@ func (f *faultyFile) WriteAt(b []byte, at int64) (int, error) {
 	return f.file.WriteAt(b, at)
 }
 
+func (f *faultyFile) ReadAt(b []byte, at int64) (int, error) {
+	if err := f.disk.ask("read", f.inode.path); err != nil {
+		return 0, err
+	}
+	return f.file.ReadAt(b, at)
+}
+
 func (f *faultyFile) Truncate(size int64) error {
 	if err := f.disk.ask("truncate", f.inode.path); err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"slices"
+	"syscall"
 )
 
 // Reader follows the hardened records. It belongs to one goroutine; several readers of one Queue do not disturb each
@@ -147,8 +148,9 @@ func (r *Reader) gone() error {
 	return &CorruptError{Path: segmentPath(r.queue.cfg.Dir, r.at), Why: "segment is missing"}
 }
 
+// damage is what a record that cannot be read means. A disk that refuses to give it has lost it as well.
 func (r *Reader) damage(err error) error {
-	if !isDamage(err) {
+	if !isDamage(err) && !errors.Is(err, syscall.EIO) {
 		return err
 	}
 	return &CorruptError{
