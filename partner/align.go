@@ -89,34 +89,35 @@ func (d *dataPath) keeps(ctx context.Context, own pglog.Reign, fork mirror.LSN) 
 	return err == nil && id.SystemID == own.SystemID && health.Flushed >= fork && prepared == 0, err
 }
 
-// saveTail writes what this server committed after the fork to a file, and says whether there was nothing.
+// saveTail writes what this server committed after the fork to a file, and says whether there was nothing. The file has
+// its name when all of it is on disk.
 func (d *dataPath) saveTail(ctx context.Context, slot string, fork mirror.LSN, duty mirror.Duty) (bool, error) {
 	path := filepath.Join(d.p.cfg.Dir, fmt.Sprintf("lost-transactions-%d-%s.jsonl", duty.Seq, time.Now().UTC().Format("20060102T150405")))
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	unfinished := path + ".unfinished"
+	f, err := os.OpenFile(unfinished, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return false, fmt.Errorf("make the file of lost transactions: %w", err)
 	}
-	defer f.Close()
 	crashpoint.Hit(crashpoint.TailUnread)
 	tail, err := d.server.Tail(ctx, slot, fork, f)
+	crashpoint.Hit(crashpoint.TailRead)
+	if err == nil && tail.Transactions > 0 {
+		crashpoint.Hit(crashpoint.LostUnsynced)
+		err = crashpoint.After(crashpoint.LostSynced, f.Sync())
+	}
+	err = errors.Join(err, f.Close())
 	if errors.Is(err, pglog.ErrNoSlot) || errors.Is(err, pglog.ErrTailGone) {
 		d.p.journal.note(line{Kind: "tail", RoleSeq: uint64(duty.Seq), Reason: "unknown", Note: err.Error()})
-		return false, errors.Join(os.Remove(path), nil)
+		return false, os.Remove(unfinished)
 	}
 	if err != nil {
-		return false, errors.Join(fmt.Errorf("read the tail after the fork: %w", err), os.Remove(path))
+		return false, errors.Join(fmt.Errorf("save the tail after the fork: %w", err), os.Remove(unfinished))
 	}
-	crashpoint.Hit(crashpoint.TailRead)
 	if tail.Transactions == 0 {
-		return true, os.Remove(path)
+		return true, os.Remove(unfinished)
 	}
-	crashpoint.Hit(crashpoint.LostUnsynced)
-	if err := f.Sync(); err != nil {
-		return false, fmt.Errorf("save lost transactions: %w", err)
-	}
-	crashpoint.Hit(crashpoint.LostSynced)
-	if err := syncDir(d.p.cfg.Dir); err != nil {
-		return false, fmt.Errorf("save lost transactions: %w", err)
+	if err := errors.Join(os.Rename(unfinished, path), syncDir(d.p.cfg.Dir)); err != nil {
+		return false, fmt.Errorf("save the tail after the fork: %w", err)
 	}
 	crashpoint.Hit(crashpoint.LostNamed)
 	note := fmt.Sprintf("%d transactions with %d changes of %v after %s are not at the principal; saved to %s",
@@ -137,7 +138,7 @@ func (d *dataPath) aligned(ctx context.Context, reign pglog.Reign, duty mirror.D
 	}
 	crashpoint.Hit(crashpoint.ProgressSet)
 	if err := d.p.queue.Reset(base); err != nil {
-		return fmt.Errorf("begin the hardened log: %w", err)
+		return d.ofLog(fmt.Errorf("begin the hardened log: %w", err))
 	}
 	crashpoint.Hit(crashpoint.LogBegun)
 	return crashpoint.After(crashpoint.AlignedTold, d.p.host.Ask(ctx, mirror.Event{Kind: mirror.EventAligned, Seq: duty.Seq, LSN: reign.Start}))

@@ -172,7 +172,7 @@ func (f *follow) startStream(ctx context.Context, duty mirror.Duty, st mirror.St
 	if end := f.d.p.queue.Hardened(); end.Seq != duty.Seq {
 		// The same principal goes on in a newer role sequence: so does its log.
 		if err := f.d.p.queue.Rebase(mirror.Position{Seq: duty.Seq, LSN: end.LSN}); err != nil {
-			return fmt.Errorf("go on in role sequence %d: %w", duty.Seq, err)
+			return f.d.ofLog(fmt.Errorf("go on in role sequence %d: %w", duty.Seq, err))
 		}
 	}
 	reader, err := pglog.NewStream(pglog.StreamConfig{

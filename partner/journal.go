@@ -2,6 +2,7 @@ package partner
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -16,6 +17,7 @@ import (
 type journal struct {
 	mu   sync.Mutex
 	file *os.File
+	torn bool // the file ends in the middle of a line
 	last []host.Line
 }
 
@@ -23,11 +25,26 @@ type journal struct {
 const journalLimit = 200
 
 func openJournal(path string) (*journal, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
-	return &journal{file: f}, nil
+	torn, err := endsTorn(f)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open journal: %w", err), f.Close())
+	}
+	return &journal{file: f, torn: torn}, nil
+}
+
+// endsTorn says whether the last line has no end: the program died, or the disk was full, while it was written.
+func endsTorn(f *os.File) (bool, error) {
+	info, err := f.Stat()
+	if err != nil || info.Size() == 0 {
+		return false, err
+	}
+	last := make([]byte, 1)
+	_, err = f.ReadAt(last, info.Size()-1)
+	return last[0] != '\n', err
 }
 
 // line is an entry as it stands in the file.
@@ -69,11 +86,17 @@ func (j *journal) write(l host.Line) {
 }
 
 func (j *journal) appendLocked(out line) {
-	if b, err := json.Marshal(out); err == nil {
-		crashpoint.Hit(crashpoint.JournalUnwritten)
-		j.file.Write(append(b, '\n'))
-		crashpoint.Hit(crashpoint.JournalWritten)
+	b, err := json.Marshal(out)
+	if err != nil {
+		return
 	}
+	if j.torn {
+		b = append([]byte{'\n'}, b...)
+	}
+	crashpoint.Hit(crashpoint.JournalUnwritten)
+	_, err = j.file.Write(append(b, '\n'))
+	crashpoint.Hit(crashpoint.JournalWritten)
+	j.torn = err != nil
 }
 
 // note adds what the data path did, such as lost transactions that were saved.

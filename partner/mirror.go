@@ -98,6 +98,16 @@ func (d *dataPath) failed(err error) {
 	d.report(mirror.Event{Kind: mirror.EventFailed, Reason: reason})
 }
 
+// ofLog sorts an error of the hardened log: one that trying again cannot mend suspends the session, and no database is
+// copied over and over for a log that takes nothing.
+func (d *dataPath) ofLog(err error) error {
+	if reasonOf(err) == mirror.ReasonNone {
+		return err
+	}
+	d.failed(err)
+	return nil
+}
+
 // reasonOf maps an error of the data path to the session's closed list; ReasonNone: it may be tried again.
 func reasonOf(err error) mirror.Reason {
 	var gap *pglog.GapError

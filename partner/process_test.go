@@ -64,6 +64,11 @@ func (o orders) run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	mux := http.NewServeMux()
+	mux.HandleFunc("POST /failing", func(rw http.ResponseWriter, r *http.Request) {
+		if err := failSystemCall(r.FormValue("call")); err != nil {
+			http.Error(rw, err.Error(), http.StatusConflict)
+		}
+	})
 	control := &http.Server{Addr: o.Control, Handler: mux}
 	defer control.Close()
 	failed := make(chan error, 1)
