@@ -306,7 +306,7 @@ func (s *stage) step(p *player, ev mirror.Event) error {
 func (s *stage) carryOut(p *player, ev mirror.Event, fx mirror.Effects) error {
 	s.describe(p, ev, fx)
 	if fx.Saved {
-		p.disk = fx.State
+		p.disk, p.incarnation = fx.State, fx.State.Incarnation
 	}
 	for _, m := range fx.Send {
 		if !s.cut[m.From][m.To] {
