@@ -285,7 +285,7 @@ func (w *work) probe(at mirror.Server) {
 		if outcome != sure {
 			continue
 		}
-		w.count(fmt.Sprintf("probes %s read_only=%s", at, readOnly), outcome)
+		w.count("reads with default_transaction_read_only="+readOnly, outcome)
 		if sum != wealth {
 			w.c.t.Errorf("%s: the accounts hold %d, not %d", at, sum, wealth)
 		}

@@ -1,6 +1,10 @@
 package partner
 
 import (
+	"bytes"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -13,9 +17,10 @@ import (
 
 // TestChaosStories are faults whose course is known, one story after the other, under the load of TestChaos.
 func TestChaosStories(t *testing.T) {
+	t.Parallel()
 	c := newChaos(t)
-	for _, story := range []func(*chaos, *work){frozenMirrorProgram, frozenMirrorServer, frozenPrincipal, exposedPrincipal} {
-		w := c.startWork()
+	for _, story := range []func(*chaos, *work){frozenMirrorProgram, frozenMirrorServer, frozenOthers, frozenPrincipal, exposedPrincipal, endedWaits} {
+		begun, w := time.Now(), c.startWork()
 		stop := c.supervise()
 		require.NoError(t, w.awaitAll(20*time.Second))
 		story(c, w)
@@ -25,6 +30,7 @@ func TestChaosStories(t *testing.T) {
 		w.finish()
 		require.NoError(t, c.reckon(w))
 		stop()
+		t.Logf("told in %s", time.Since(begun).Round(100*time.Millisecond))
 	}
 }
 
@@ -71,6 +77,20 @@ func frozenMirrorServer(c *chaos, w *work) {
 	}
 	c.t.Logf("with the mirror's server frozen, commits paused for at most %s", w.ledger.gap().Round(time.Millisecond))
 	require.NoError(c.t, c.pg[c.principal.Other()].Continue())
+}
+
+// frozenOthers: mirror and witness freeze together. The principal can record nowhere that the mirror lacks something, so
+// it acknowledges nothing until one of them goes on.
+func frozenOthers(c *chaos, w *work) {
+	for _, s := range []mirror.Server{c.principal.Other(), mirror.Witness} {
+		require.NoError(c.t, c.signal(s, syscall.SIGSTOP))
+	}
+	mark := w.ledger.mark()
+	w.ledger.run(2 * host.Fast().Timeout)
+	require.Empty(c.t, w.ledger.ackedBy(c.principal, mark), "acknowledged by a principal that is alone")
+	for _, s := range []mirror.Server{c.principal.Other(), mirror.Witness} {
+		require.NoError(c.t, c.signal(s, syscall.SIGCONT))
+	}
 }
 
 // frozenPrincipal: the mirror takes over. When the former principal goes on it acknowledges nothing new, neither to
@@ -126,4 +146,40 @@ func exposedPrincipal(c *chaos, w *work) {
 	require.Equal(c.t, lost, c.principal)
 	w.ledger.awaitAck(released)
 	require.NotEmpty(c.t, w.ledger.ackedBy(lost, mark))
+}
+
+// endedWaits: nothing reaches the mirror, and somebody cancels the commits that wait. They are answered with a warning,
+// and the principal is lost. What it had committed that way is not at the other server, was not acknowledged, and is in
+// a file when the former principal is back.
+func endedWaits(c *chaos, w *work) {
+	lost := c.principal
+	walsender := &fault{hold: time.Second}
+	_, err := freezeWalsender(c, walsender)
+	require.NoError(c.t, err)
+	mark := w.ledger.mark()
+	storm := &fault{hold: time.Second, dice: rand.New(rand.NewPCG(1, 1))}
+	end, err := storming("pg_cancel_backend")(c, storm)
+	require.NoError(c.t, err)
+	w.ledger.run(storm.hold) // well within the time after which the mirror is taken for lost
+	require.NoError(c.t, end())
+	warned := int(w.ledger.unsure.Load())
+	require.Positive(c.t, warned)
+	c.withhold(lost)
+	c.kill(lost)
+	c.away(lost)
+	require.NoError(c.t, c.pg[lost].Kill())
+	require.Empty(c.t, w.ledger.ackedBy(lost, mark), "acknowledged without the mirror")
+	for w.ledger.server() == lost {
+		w.ledger.awaitAck(4 * released)
+	}
+	require.NoError(c.t, c.restart(lost))
+	c.release(lost)
+	require.NoError(c.t, c.heal())
+	require.Equal(c.t, lost.Other(), c.principal)
+	files, err := filepath.Glob(filepath.Join(c.dir, lost.String(), "lost-transactions-*.jsonl"))
+	require.NoError(c.t, err)
+	require.NotEmpty(c.t, files)
+	text, err := os.ReadFile(files[len(files)-1])
+	require.NoError(c.t, err)
+	require.GreaterOrEqual(c.t, bytes.Count(text, []byte(`"kind":"commit"`)), warned)
 }

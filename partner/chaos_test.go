@@ -53,11 +53,12 @@ type tally struct {
 	used, missed                                             map[string]int // faults
 	restarts                                                 int            // programs that ended by themselves
 	commands                                                 map[string]int // that healing took, with their reason
+	operations                                               map[string]int // acknowledged, by workload; what readers saw
 }
 
 func newChaos(t *testing.T) *chaos {
 	c := &chaos{pair: newPair(t), kinds: faultKinds(), sequences: map[string]map[int64]bool{}}
-	c.total.used, c.total.missed, c.total.commands = map[string]int{}, map[string]int{}, map[string]int{}
+	c.total = tally{used: map[string]int{}, missed: map[string]int{}, commands: map[string]int{}, operations: map[string]int{}}
 	c.roads = newRoads(c.pair)
 	c.history = newHistory(t, c.dir)
 	c.order = func(o *orders) {
@@ -81,6 +82,7 @@ func newChaos(t *testing.T) *chaos {
 // was acknowledged must be there in the end, once; what clients saw must make sense; both databases must be equal; and
 // the session must heal when the faults are over.
 func TestChaos(t *testing.T) {
+	t.Parallel()
 	c := newChaos(t)
 	seed := *chaosSeed
 	if seed == 0 {
@@ -107,7 +109,7 @@ func (c *chaos) report() {
 	for _, part := range []struct {
 		what   string
 		counts map[string]int
-	}{{"faults", r.used}, {"faults that found nothing to strike", r.missed}, {"commands to heal", r.commands}} {
+	}{{"faults", r.used}, {"faults that found nothing to strike", r.missed}, {"commands to heal", r.commands}, {"operations", r.operations}} {
 		var texts []string
 		for _, name := range slices.Sorted(maps.Keys(part.counts)) {
 			texts = append(texts, fmt.Sprintf("%s %d", name, part.counts[name]))
@@ -169,16 +171,19 @@ func (c *chaos) strike(faults []*fault) error {
 // reckon compares what is there with what was promised.
 func (c *chaos) reckon(w *work) error {
 	r := &c.total
+	for what, n := range w.counts() {
+		r.operations[what] += n
+	}
 	r.acknowledged += w.ledger.count()
 	r.failovers += len(w.ledger.moves)
 	for _, pause := range w.ledger.moves {
 		r.slowest = max(r.slowest, pause)
 	}
+	var errs []error
 	if different := c.differ(20 * time.Second); different != "" {
 		r.different++
-		return fmt.Errorf("the databases differ: %s", different)
+		errs = append(errs, fmt.Errorf("the databases differ: %s", different))
 	}
-	var errs []error
 	for s := mirror.PartnerA; s <= mirror.PartnerB; s++ {
 		found, err := w.ledger.audit(c.pg[s])
 		r.lost += len(found.lost)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,6 +27,7 @@ type ledger struct {
 	done   sync.WaitGroup
 	note   func(id, seq int64, at mirror.Server)
 	ports  map[int]mirror.Server
+	unsure atomic.Int64 // commits that were answered with the warning that they may not be mirrored
 
 	mu        sync.Mutex
 	next      int64
@@ -119,7 +121,9 @@ func (l *ledger) client(ctx context.Context, dsn string, limit time.Duration) {
 			if err != nil {
 				break
 			}
-			if !unsure {
+			if unsure {
+				l.unsure.Add(1)
+			} else {
 				l.ack(id, seq, at)
 			}
 		}
