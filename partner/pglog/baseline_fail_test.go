@@ -229,11 +229,13 @@ func testBaselineShowsNoSecret(t *testing.T, p *testPair) {
 	ctx := t.Context()
 	const canary = "CANARY-9f3c"
 	dsn := strings.Replace(p.fresh(t).principal, "postgres@", "postgres:"+canary+"@", 1)
+	var major int
+	require.NoError(t, dial(t, dsn).QueryRow(ctx, "SELECT current_setting('server_version_num')::int / 10000").Scan(&major))
 	program := filepath.Join(t.TempDir(), "pg_dump")
 	cfg := BaselineConfig{Principal: Secret(dsn), Mirror: Secret(dsn), Snapshot: exported(t, dsn), PgDump: program}
 	for version, says := range map[string]string{
-		"14.3": "no pg_dump of version 15 or newer (" + program + " is version 14): install the package postgresql-client-15",
-		"18.4": "pg_dump of section pre-data: exit status 3: args --section=pre-data",
+		"14.3": fmt.Sprintf("no pg_dump of version %d or newer (%s is version 14): install the package postgresql-client-%[1]d", major, program),
+		"99.4": "-data: exit status 3: args --section=p", // of whichever section fails first
 		"x":    program + " is not PostgreSQL's pg_dump",
 	} {
 		require.NoError(t, os.WriteFile(program, []byte(`#!/bin/sh
@@ -243,7 +245,7 @@ func testBaselineShowsNoSecret(t *testing.T, p *testPair) {
 		_, err := Baseline(ctx, cfg)
 		require.ErrorContains(t, err, says)
 		require.NotContains(t, err.Error(), canary)
-		if version == "18.4" {
+		if version == "99.4" {
 			require.ErrorContains(t, err, "password [secret] user postgres database test_")
 		}
 	}
