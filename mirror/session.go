@@ -315,8 +315,10 @@ func (n Snapshot) At(now Tick) Snapshot {
 	return n
 }
 
-// PromisedTo returns whom the server gave a lease that lives; Nobody if there is none.
-func (n *Snapshot) PromisedTo() Server { return n.core.promise.To }
+// Promises says whether the server elects nobody but p now: a lease that it gave lives, or may, since it has just started.
+func (n *Snapshot) Promises(p Server) bool {
+	return n.core.promise.To == p && n.core.promise.Left > 0 || n.core.starting > 0
+}
 
 // Snapshot returns all that the session knows.
 func (s *Session) Snapshot() Snapshot { return Snapshot{s.core, s.saved} }

@@ -196,7 +196,7 @@ func (s *Session) onPropose(m Message) {
 func (s *Session) onVote(m Message) {
 	basis := m.Record
 	elected := basis.elect(m.Seq, m.From, m.How, m.LSN)
-	if s.hard.Promised == m.Seq && s.hard.Record == elected {
+	if !s.hard.Removed && s.hard.Promised == m.Seq && s.hard.Record == elected {
 		s.send(Message{Kind: MessageGrant, To: m.From, Seq: m.Seq}) // the first grant was lost
 		return
 	}

@@ -173,11 +173,11 @@ func (t *tables) backed(w *world) string {
 	return ""
 }
 
-// mayAckAlone is I3: a second server holds the exposure of the principal at s; and with leases, one that counts promises
-// to elect nobody else. A principal without a witness needs nobody.
+// mayAckAlone is I3: a second server holds the exposure of the principal at s; and with leases, one whose vote counts
+// promises to elect nobody else. The server that holds the exposure may be a witness that has been removed since: while
+// it was one, it refused the mirror, and the mirror's record names no other. A principal without a witness needs nobody.
 func (t *tables) mayAckAlone(w *world, s slot) bool {
-	k := t.sites[w.site[s]]
-	own := &k.hard.Record
+	own := &t.sites[w.site[s]].hard.Record
 	if !own.HasWitness() && own.OldWitness == 0 {
 		return !own.InSync
 	}
@@ -188,31 +188,30 @@ func (t *tables) mayAckAlone(w *world, s slot) bool {
 		}
 		v := t.sites[w.site[voter]]
 		r := &v.hard.Record
-		exposed = exposed || r.Seq == own.Seq && r.Principal == s.server() && !r.InSync && listed(own, v)
-		leased = leased || v.promisedTo == s.server() && listed(own, v)
+		exposed = exposed || r.Seq == own.Seq && r.Principal == s.server() && !r.InSync
+		leased = leased || listed(own, v) && t.nodes.ref(v.node).Promises(s.server())
 	}
 	return exposed && leased && !own.InSync
 }
 
-// persistent is I15: of two records, the newer one has seen all changes of suspension and safety that the older one has;
-// and neither lets a mirror be elected while it is suspended or OFF.
+// persistent is I15: no record lets a mirror be elected while it is suspended or OFF; and what two servers have stored of
+// suspension or safety, neither of them deaf to its role sequence, the newest record knows too. What only one has stored
+// was promised to nobody.
 func (t *tables) persistent(w *world) string {
-	for a := range t.slots() {
-		k := t.sites[w.site[a]]
-		r := &k.hard.Record
+	newest := &t.sites[w.site[t.newest(w)]].hard.Record
+	forgotten := 0
+	for s := range t.slots() {
+		hard := &t.sites[w.site[s]].hard
+		r := &hard.Record
 		if r.InSync && (r.Suspended || r.Safety != mirror.SafetyFull) {
-			return fmt.Sprintf("I15: the record %s of %s is in sync though suspended or OFF", r.Version(), a)
+			return fmt.Sprintf("I15: the record %s of %s is in sync though suspended or OFF", r.Version(), s)
 		}
-		for b := range t.slots() {
-			o := &t.sites[w.site[b]].hard.Record
-			if a == b || !o.Established() || k.version <= t.sites[w.site[b]].version {
-				continue
-			}
-			if r.SuspendedSeq < o.SuspendedSeq || r.SuspendedSeq == o.SuspendedSeq && r.Suspended != o.Suspended ||
-				r.SafetySeq < o.SafetySeq || r.SafetySeq == o.SafetySeq && r.Safety != o.Safety {
-				return fmt.Sprintf("I15: record %s forgets what %s says of suspension or safety", r.Version(), o.Version())
-			}
+		if hard.Promised == r.Seq && (r.SuspendedSeq > newest.SuspendedSeq || r.SafetySeq > newest.SafetySeq) {
+			forgotten++
 		}
+	}
+	if forgotten > 1 {
+		return fmt.Sprintf("I15: record %s forgets a change of suspension or safety", newest.Version())
 	}
 	return ""
 }

@@ -16,8 +16,8 @@ func (t *tables) discipline(before, after *known, d *doing, journalled bool) str
 		return fmt.Sprintf("I10: %s falls from %d, %s to %d, %s", before.slot, was.Promised, was.Record.Version(), is.Promised, is.Record.Version())
 	case after.version == before.version && after.record != before.record:
 		return fmt.Sprintf("I11: %s changes record %s in place", before.slot, was.Record.Version())
-	case was.Record.Suspended != is.Record.Suspended && is.Record.SuspendedSeq <= was.Record.SuspendedSeq,
-		was.Record.Established() && was.Record.Safety != is.Record.Safety && is.Record.SafetySeq <= was.Record.SafetySeq:
+	case is.Record.Seq == was.Record.Seq && (was.Record.Suspended != is.Record.Suspended && is.Record.SuspendedSeq <= was.Record.SuspendedSeq ||
+		was.Record.Safety != is.Record.Safety && is.Record.SafetySeq <= was.Record.SafetySeq):
 		return fmt.Sprintf("I15: %s changes suspension or safety without counting it", before.slot)
 	case is.Record.Forced && is.Record.Seq > was.Record.Seq && after.leads() && !journalled:
 		return fmt.Sprintf("I18: %s serves by force and its journal does not say so", before.slot)
@@ -46,7 +46,7 @@ func (t *tables) grants(before, after *known, d *doing) string {
 			return fmt.Sprintf("I10: %s grants role sequence %d to %s and has not stored it", before.slot, m.Seq, m.To)
 		case !again && before.hard.Promised >= m.Seq:
 			return fmt.Sprintf("I10: %s grants role sequence %d after promising %d", before.slot, m.Seq, before.hard.Promised)
-		case before.hard.Removed || !before.hard.Record.Established() && !again || after.hard.Removed:
+		case before.hard.Removed || after.hard.Removed || !listed(&after.hard.Record, after):
 			return fmt.Sprintf("I16: %s grants and is no voter", before.slot)
 		}
 	}

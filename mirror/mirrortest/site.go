@@ -29,12 +29,11 @@ type known struct {
 	version    uint32 // of the record, in order
 	log        uint32 // number of the database's log
 
-	confirmed  bool
-	promisedTo mirror.Server // whom it gave a lease, while that lives
-	holds      uint8         // writes in the log, a bit each
-	ackable    uint8         // writes that it may acknowledge to its client
-	solo       uint8         // those of them that rest on exposure alone
-	inside     bool          // within the bounds of the space
+	confirmed bool
+	holds     uint8 // writes in the log, a bit each
+	ackable   uint8 // writes that it may acknowledge to its client
+	solo      uint8 // those of them that rest on exposure alone
+	inside    bool  // within the bounds of the space
 
 	ways  []uint32        // what this server may do of itself, as numbers of actions; nil until asked for
 	pings [numSlots]int32 // the ping to each slot, plus one; zero until asked for
@@ -191,7 +190,6 @@ func (t *tables) know(at site) uint32 {
 		site: at, number: n, hard: node.Hard(), state: node.State(), duty: node.Duty(), confirmed: node.Confirmed(),
 		log: t.logs.of(at.db.log), holds: at.db.holds(),
 	}
-	k.promisedTo = node.PromisedTo()
 	k.hardNumber, k.record = t.hards.of(k.hard), t.records.of(k.hard.Record)
 	k.version = order(k.hard.Record)
 	k.inside = k.hard.Promised <= mirror.RoleSeq(t.space.Seqs) && k.hard.Record.Change <= uint64(t.space.Changes)
