@@ -44,6 +44,18 @@ var mutants = []Space{
 	inWorld("N15", AsksUnsaved, "a candidate asks before its promise is on its disk", Space{Changes: 1, Writes: 1, Restarts: 1}),
 	inWorld("N16", HardensAfterHalt, "the data path of a mirror hardens on after it was told to stop", Space{Writes: 1}),
 	inWorld("N17", ReportsForeign, "a mirror reports positions of its own server's log", Space{Writes: 1, Restarts: 1}),
+
+	inRules("F1", seeded.SoloUnleased, "an exposed principal acknowledges alone without a lease", Space{Changes: 1, Writes: 1, Forces: 1, Leases: true}),
+	inRules("W1", seeded.ReplaceWitnessAtOnce, "a witness is replaced in one step", Space{Changes: 3, Writes: 1, NewWitness: true}),
+	inWorld("W2", RemovedForgets, "a witness that was removed forgets the session", Space{Changes: 3, Writes: 1, NewWitness: true}),
+	inRules("N18", seeded.ForceDespiteLease, "the witness grants forced service while its promise to the principal lives", Space{Changes: 1, Writes: 1, Forces: 1, Leases: true}),
+	inRules("N19", seeded.VoteAfterRestart, "a voter votes before the promises of its former life must have run out", Space{Restarts: 1, Leases: true}),
+	inRules("N20", seeded.ServeWithoutQuorum, "a principal without quorum stays open", Space{Leases: true}),
+	inRules("N21", seeded.ResumeForced, "service that was forced resumes by itself", Space{Changes: 1, Forces: 1, Leases: true}),
+	inRules("N22", seeded.SyncWithSafety, "safety FULL records in_sync at once", Space{Changes: 3, Writes: 1, Safety: true}),
+	inRules("N23", seeded.SuspendInSync, "a suspended session stays in sync", Space{Changes: 2, Writes: 1, Suspends: true}),
+	inRules("N24", seeded.ChangeUnconfirmed, "the record is changed again before a second server has the first change", Space{Changes: 3, Writes: 1, NewWitness: true}),
+	inRules("N25", seeded.CountStrangers, "the answer of a server that is no member counts", Space{Changes: 3, Writes: 1, NewWitness: true}),
 }
 
 func inRules(number string, rules seeded.Error, what string, space Space) Space {

@@ -117,8 +117,19 @@ func retellSound(t *testing.T, space Space, steps []string, planted *replay, say
 
 func bounds(s Space) string {
 	text := fmt.Sprintf("space: T%d K%d N%d R%d", s.Seqs, s.Changes, s.Writes, s.Restarts)
-	if s.Failover {
-		text += ", failover"
+	if s.Forces > 0 {
+		text += fmt.Sprintf(" F%d", s.Forces)
+	}
+	for _, what := range []struct {
+		on   bool
+		name string
+	}{
+		{s.Failover, "failover"}, {s.Suspends, "suspend and resume"}, {s.Safety, "safety"},
+		{s.NewWitness, "a new witness"}, {s.Leases, "leases"},
+	} {
+		if what.on {
+			text += ", " + what.name
+		}
 	}
 	return text
 }
