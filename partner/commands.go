@@ -1,6 +1,7 @@
 package partner
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,10 +40,8 @@ func (p *Partner) SetWitness(ctx context.Context, set bool) error {
 	c := mirror.Command{Kind: mirror.CommandSetWitness}
 	if set {
 		st := p.host.Status()
-		c.Incarnation = st.Peers[mirror.Witness].Newcomer
-		if c.Incarnation == 0 {
-			c.Incarnation = st.Record.Members[mirror.Witness]
-		}
+		// One whose removal was broken off by the end of this program is neither set nor new.
+		c.Incarnation = cmp.Or(st.Peers[mirror.Witness].Newcomer, st.Record.Members[mirror.Witness], st.Record.OldWitness)
 		if c.Incarnation == 0 {
 			return &mirror.RefusedError{Command: c.Kind, Reason: mirror.ReasonNoWitness,
 				Mend: "start the witness at the address in Config.Witness first"}
