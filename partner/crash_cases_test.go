@@ -14,6 +14,8 @@ type crashCase struct {
 	scene scene
 }
 
+func (c crashCase) String() string { return c.at.String() + " / " + c.scene.name }
+
 // in lists points that are met in a scene by a program in a role.
 func in(of scene, role mirror.Role, points ...crashpoint.Point) []crashCase {
 	cases := make([]crashCase, len(points))
@@ -26,22 +28,41 @@ func in(of scene, role mirror.Role, points ...crashpoint.Point) []crashCase {
 // crashCases are all points in all roles, in the order of the scenes, for two sessions.
 func crashCases() [][]crashCase {
 	return [][]crashCase{
-		slices.Concat(whileShipping(), whileCopying(), whileStarting()),
+		slices.Concat(whileMaking(), whileShipping(), whileCopying(), whileStarting()),
 		slices.Concat(whileHandingOver(), whileTakingOver(), whileReturning()),
 	}
 }
 
-// chosen takes those out of the cases that this run is to meet: each point once, or in every role.
+// chosen takes those out of the cases that this run is to meet: all of them, or each point once and each role in each
+// scene once.
 func chosen(all [][]crashCase) [][]crashCase {
-	seen := map[crashpoint.Point]bool{}
+	type cast struct {
+		scene string
+		role  mirror.Role
+	}
+	points, casts := map[crashpoint.Point]bool{}, map[cast]bool{}
 	for i := range all {
 		all[i] = slices.DeleteFunc(all[i], func(c crashCase) bool {
-			again := seen[c.at.Point] && !*crashAll
-			seen[c.at.Point] = true
-			return again || !strings.Contains(c.at.String(), *crashOnly)
+			as := cast{c.scene.name, c.at.Role}
+			again := points[c.at.Point] && casts[as] && !*crashAll
+			points[c.at.Point], casts[as] = true, true
+			return again || !strings.Contains(c.String(), *crashOnly)
 		})
 	}
 	return all
+}
+
+// whileMaking begins with an empty disk at each server; what is met leaves the next still to be met.
+func whileMaking() []crashCase {
+	var cases []crashCase
+	for _, server := range everyServer {
+		cases = append(cases, in(firstStart(server), mirror.RoleNone, crashpoint.StateFileUnmade, crashpoint.StateFileFilled,
+			crashpoint.StateFileNamed, crashpoint.StateFileSettled, crashpoint.StateUnwritten, crashpoint.StateWritten, crashpoint.StateSynced)...)
+	}
+	return slices.Concat(cases,
+		in(making(mirror.PartnerA, mirror.PartnerB, mirror.Witness), mirror.RoleNone, crashpoint.StateUnwritten, crashpoint.StateSynced),
+		in(making(mirror.PartnerB, mirror.PartnerA), mirror.RoleNone, crashpoint.StateWritten),
+		in(making(mirror.Witness, mirror.PartnerA), mirror.RoleNone, crashpoint.StateSynced))
 }
 
 func whileShipping() []crashCase {
@@ -63,6 +84,14 @@ func whileShipping() []crashCase {
 			crashpoint.JournalUnwritten, crashpoint.JournalWritten),
 		in(suspend, mirror.RoleWitness,
 			crashpoint.StateUnwritten, crashpoint.StateWritten, crashpoint.StateSynced, crashpoint.AcceptUnsent, crashpoint.AcceptSent),
+		in(safety, mirror.RolePrincipal,
+			crashpoint.StateSynced, crashpoint.ProposeSent, crashpoint.Confirmed, crashpoint.WaitWritten, crashpoint.ReleaseProven,
+			crashpoint.WaitProven),
+		in(safety, mirror.RoleMirror, crashpoint.StateSynced),
+		in(otherWitness, mirror.RolePrincipal,
+			crashpoint.StateWritten, crashpoint.StateSynced, crashpoint.ProposeUnsent, crashpoint.Confirmed),
+		in(otherWitness, mirror.RoleMirror, crashpoint.StateSynced, crashpoint.AcceptUnsent),
+		in(otherWitness, mirror.RoleWitness, crashpoint.StateWritten, crashpoint.StateSynced, crashpoint.AcceptUnsent),
 	)
 }
 
@@ -83,8 +112,7 @@ func whileStarting() []crashCase {
 			crashpoint.TornTailFound, crashpoint.TornTailCut, crashpoint.TornTailGone),
 		in(opening("mirror starts with a damaged log", mirrorSide, spoiltLog), mirror.RoleNone,
 			crashpoint.LossUnwritten, crashpoint.LossWritten, crashpoint.LogSetAside),
-		in(newWitnessDisk, mirror.RoleNone,
-			crashpoint.StateFileUnmade, crashpoint.StateFileFilled, crashpoint.StateUnwritten, crashpoint.StateWritten, crashpoint.StateSynced),
+		in(newWitnessDisk, mirror.RoleNone, crashpoint.StateFileFilled, crashpoint.StateSynced),
 	)
 }
 

@@ -18,6 +18,7 @@ import (
 // site is a session whose programs are ended at crash points, one after the other.
 type site struct {
 	*pair
+	made      bool          // the session exists
 	principal mirror.Server // before the scene
 	at        crash         // what the scene is to come to
 	hit       mirror.Server // the server whose program has come to it
@@ -28,13 +29,21 @@ var everyServer = []mirror.Server{mirror.PartnerA, mirror.PartnerB, mirror.Witne
 // mirrorSide is the partner that was the mirror before the scene.
 func (s *site) mirrorSide() mirror.Server { return s.principal.Other() }
 
-// arm has every program that runs end at the point, if it is in the role then.
+// arm has every program end at the point, if it is in the role then.
 func (s *site) arm() {
+	for _, server := range everyServer {
+		s.armOne(server)
+	}
+}
+
+// armOne waits until the program listens, when it has just been started.
+func (s *site) armOne(server mirror.Server) {
 	text, err := json.Marshal(s.at)
 	require.NoError(s.t, err)
-	for _, server := range everyServer {
-		require.NoError(s.t, s.give(server, "/crash?at="+url.QueryEscape(string(text))))
-	}
+	s.until("armed", func() bool {
+		_, err := s.ask(server) // answers when what is on disk has been opened
+		return err == nil && s.give(server, "/crash?at="+url.QueryEscape(string(text))) == nil
+	})
 }
 
 // disarm lets those go on that have not come to it. One that has ended meanwhile is found by mend.
@@ -193,7 +202,9 @@ func (s *site) operate(st, witness Status) {
 		require.True(s.t, slices.Contains([]mirror.Reason{mirror.ReasonCommand, mirror.ReasonForcedService}, r.Why),
 			"%s: suspended for a reason that the scene did not give: %s\n%s", s.at, r.Why, s.brief())
 		_ = s.give(st.Self, "/resume")
-	} else if witness.Self == mirror.Witness && witness.Role == mirror.RoleNone {
+	} else if r.Safety == mirror.SafetyOff {
+		_ = s.give(st.Self, "/safety/full")
+	} else if !r.HasWitness() || witness.Self == mirror.Witness && witness.Role == mirror.RoleNone {
 		_ = s.give(st.Self, "/witness/set")
 	}
 }

@@ -89,6 +89,8 @@ func (c *crasher) command(mux *http.ServeMux, p *Partner) {
 	for name, give := range map[string]func(context.Context) error{
 		"witness/set":    func(ctx context.Context) error { return p.SetWitness(ctx, true) },
 		"witness/remove": func(ctx context.Context) error { return p.SetWitness(ctx, false) },
+		"safety/full":    func(ctx context.Context) error { return p.SetSafety(ctx, mirror.SafetyFull) },
+		"safety/off":     func(ctx context.Context) error { return p.SetSafety(ctx, mirror.SafetyOff) },
 	} {
 		mux.HandleFunc("POST /"+name, func(rw http.ResponseWriter, r *http.Request) {
 			if err := give(r.Context()); err != nil {

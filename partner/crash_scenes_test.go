@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -13,13 +14,16 @@ import (
 	"github.com/f19126b3/dbmirror/mirror"
 )
 
-// scene is what happens in a session, under load, when a program comes to a point. It returns when it has.
+// scene is what happens in a session, under load, when a program comes to a point. It may return before that has been
+// seen.
 type scene struct {
 	name string
 	play func(*site)
 	look func(*site) // afterwards; optional
-	// opens says that the point is met while a program starts; play then starts it.
+	// opens says that play itself arms a program, because it starts it.
 	opens bool
+	// makes says that there is no session yet, and no load.
+	makes bool
 }
 
 // commits is what goes on all the time: clients commit, the mirror hardens and redoes.
@@ -58,9 +62,34 @@ func synchronized(st Status) bool {
 	return st.Role == mirror.RolePrincipal && st.State == mirror.StateSynchronized && st.Serving && st.Gate == mirror.GateOpen
 }
 
-// handover exchanges the roles by command.
+// safety lets commits go on without the mirror for good, and then makes them wait again.
+var safety = scene{name: "safety OFF, FULL", play: func(s *site) {
+	_ = s.ordered(s.principal, "/safety/off") && s.shows(s.principal, "in high performance mode", func(st Status) bool {
+		return st.Mode == mirror.ModeHighPerformance && st.Waiting == "" && st.State == mirror.StateSynchronized
+	}) && s.ordered(s.principal, "/safety/full") && s.shows(s.principal, "SYNCHRONIZED, FULL", func(st Status) bool {
+		return synchronized(st) && st.Record.InSync && st.Waiting != ""
+	})
+}}
+
+// otherWitness takes the witness out of the session and in again.
+var otherWitness = scene{name: "witness removed and set", play: func(s *site) {
+	_ = s.ordered(s.principal, "/witness/remove") && s.shows(s.principal, "without a witness", withoutWitness) &&
+		s.ordered(s.principal, "/witness/set") && s.shows(s.principal, "with a witness", func(st Status) bool {
+		return st.Record.HasWitness() && synchronized(st)
+	})
+}}
+
+func withoutWitness(st Status) bool { return !st.Record.HasWitness() && st.Record.OldWitness == 0 }
+
+// handover exchanges the roles by command, which is given again when a hand-over was given up.
 var handover = scene{name: "manual failover", play: func(s *site) {
-	_ = s.ordered(s.principal, "/failover") && s.shows(s.mirrorSide(), "principal, SYNCHRONIZED", synchronized)
+	s.until("handed over", func() bool {
+		if st, err := s.ask(s.principal); err == nil && synchronized(st) {
+			_ = s.give(s.principal, "/failover")
+		}
+		st, err := s.ask(s.mirrorSide())
+		return err == nil && synchronized(st)
+	})
 }}
 
 // backlog exchanges the roles while the mirror has log that is not redone: a session holds a lock that redo needs, until
@@ -91,13 +120,14 @@ var reseed = scene{name: "reseed", play: func(s *site) {
 }}
 
 // tail leaves the old principal with a transaction that nobody was told of: its mirror is gone when it is written, and
-// takes over without it.
-var tail = scene{name: "a tail after the fork", play: func(s *site) {
-	s.kill(s.mirrorSide())
+// takes over without it. The principal's program stands still meanwhile, or it would record that the mirror is lost.
+var tail = scene{name: "a tail after the fork", opens: true, play: func(s *site) {
 	ctx, cancel := context.WithTimeout(s.t.Context(), 30*time.Second)
 	defer cancel()
 	conn, err := pgx.Connect(ctx, s.pg[s.principal].DSN("app"))
 	require.NoError(s.t, err)
+	require.NoError(s.t, s.signal(s.principal, syscall.SIGSTOP))
+	s.kill(s.mirrorSide())
 	answered := make(chan error, 1)
 	go func() {
 		_, err := conn.Exec(ctx, "INSERT INTO alone SELECT g FROM generate_series(1, 10) g")
@@ -108,9 +138,7 @@ var tail = scene{name: "a tail after the fork", play: func(s *site) {
 	s.kill(s.principal)
 	require.Error(s.t, <-answered, "nobody was told that it is committed")
 	s.launch(s.mirrorSide())
-	if !s.shows(s.mirrorSide(), "principal", func(st Status) bool { return st.Role == mirror.RolePrincipal && st.Serving }) {
-		return
-	}
+	s.shows(s.mirrorSide(), "principal", func(st Status) bool { return st.Role == mirror.RolePrincipal && st.Serving })
 	require.NoError(s.t, s.pg[s.principal].Restart(s.t.Context()))
 	s.launchToEnd(s.principal)
 }, look: func(s *site) {
@@ -197,11 +225,29 @@ func spoiltLog(s *site, server mirror.Server) {
 
 // newWitnessDisk: the witness is taken out of the session, and starts anew with nothing on its disk.
 var newWitnessDisk = scene{name: "a new witness", opens: true, play: func(s *site) {
-	if !s.ordered(s.principal, "/witness/remove") ||
-		!s.shows(s.principal, "without a witness", func(st Status) bool { return !st.Record.HasWitness() && st.Record.OldWitness == 0 }) {
+	if !s.ordered(s.principal, "/witness/remove") || !s.shows(s.principal, "without a witness", withoutWitness) {
 		return
 	}
 	s.kill(mirror.Witness)
 	require.NoError(s.t, os.RemoveAll(filepath.Join(s.dir, mirror.Witness.String())))
 	s.launchToEnd(mirror.Witness)
 }}
+
+// firstStart: a program starts on an empty disk.
+func firstStart(server mirror.Server) scene {
+	return scene{name: "first start of " + server.String(), makes: true, opens: true, play: func(s *site) { s.launchToEnd(server) }}
+}
+
+// making: the session is made, or a program is told that it was, by others that start later.
+func making(server mirror.Server, later ...mirror.Server) scene {
+	return scene{name: "the session is made", makes: true, opens: true, play: func(s *site) {
+		for _, other := range everyServer {
+			s.kill(other)
+		}
+		s.launch(server)
+		s.armOne(server)
+		for _, other := range later {
+			s.launch(other)
+		}
+	}}
+}

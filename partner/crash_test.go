@@ -15,8 +15,8 @@ import (
 )
 
 var (
-	crashAll  = flag.Bool("crash.all", false, "TestCrash: meet every point in every role in which it can be met, not only once")
-	crashOnly = flag.String("crash.only", "", "TestCrash: meet only the points whose name or role contains this")
+	crashAll  = flag.Bool("crash.all", false, "TestCrash: meet every point in every role and scene, not only once")
+	crashOnly = flag.String("crash.only", "", "TestCrash: meet only the points whose name, role or scene contains this")
 )
 
 // crashTally counts over all sessions of the test.
@@ -69,29 +69,35 @@ func runCrashes(t *testing.T, cases []crashCase, tally *crashTally) {
 		started := time.Now()
 		acked := s.meet(c)
 		tally.add(c.at, acked)
-		t.Logf("%s, %s: %s ended, acknowledged=%d principal=%s %.1f s", c.at, c.scene.name, s.hit, acked, s.principal, time.Since(started).Seconds())
+		t.Logf("%s: %s ended, acknowledged=%d principal=%s %.1f s", c, s.hit, acked, s.principal, time.Since(started).Seconds())
 	}
 }
 
-// newSite makes a session. alone and bulk are written by scenes, beside the ledger of the clients.
+// newSite makes two servers for a session. alone and bulk are written by scenes, beside the ledger of the clients.
 func newSite(t *testing.T) *site {
 	s := &site{pair: newPair(t)}
 	s.order = s.limit
 	s.exec(mirror.PartnerA, ledgerTable)
 	s.exec(mirror.PartnerA, "CREATE TABLE alone(id int PRIMARY KEY)")
 	s.exec(mirror.PartnerA, "CREATE TABLE bulk(id int PRIMARY KEY, pad text)")
-	for _, server := range everyServer {
-		s.launch(server)
-	}
-	s.heal()
 	return s
 }
 
 // meet plays a scene until a program has ended at the point, starts it again, and looks. It returns how many commits were
-// acknowledged meanwhile.
+// acknowledged meanwhile. While the session is being made there is nothing to look at: that it can be made is seen in the
+// end.
 func (s *site) meet(c crashCase) int {
 	s.t.Helper()
 	s.at, s.hit = c.at, mirror.Nobody
+	if c.scene.makes {
+		c.scene.play(s)
+		s.until("met in scene "+c.scene.name, func() bool { return false })
+		return 0
+	}
+	if !s.made {
+		s.heal()
+		s.made = true
+	}
 	l := s.loadAt(2, 200)
 	l.awaitAck(20 * time.Second)
 	if !c.scene.opens {
