@@ -47,7 +47,7 @@ func (s *Session) repeat() {
 		s.propose()
 	case s.handover.Sent:
 		s.sendTransfer()
-	case s.role() == RolePrincipal && !s.lead() && s.claim.How == ElectionNone:
+	case s.role() == RolePrincipal && !s.lead() && s.claim.How == ElectionNone && s.databaseUp:
 		s.campaign(ElectionAgain)
 	}
 	s.sendPassing()

@@ -122,9 +122,11 @@ func (s *Session) answers(m Message) bool {
 }
 
 // deafened says whether a voter has promised a newer role sequence than this principal's, and so hears it no more: only
-// an election to a newer one can win it back. While a hand-over waits for its answer that is what was asked for.
+// an election to a newer one can win it back. While a hand-over waits for its answer that is what was asked for. A
+// principal whose database is down has nothing to win it back for: it would outbid the mirror that is to take over, and
+// be outbid again, without end.
 func (s *Session) deafened() bool {
-	if s.handover.Sent || s.breaks(seeded.IgnorePromised|seeded.GrantUndrained) {
+	if s.handover.Sent || !s.databaseUp || s.breaks(seeded.IgnorePromised|seeded.GrantUndrained) {
 		return false
 	}
 	for _, p := range s.others() {
