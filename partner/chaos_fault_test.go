@@ -43,10 +43,10 @@ func faultKinds() []*faultKind {
 		{"delay", links, 0, time.Second, long, delaying},
 		{"trickle", links, 0, time.Second, long, trickling},
 		{"half-open", links, 0, blink, long, tearing},
+		{"program cut off from its server", links, 0, blink, long, secluding},
 		{"slot dropped", slotOfMirror, 0, 3 * time.Second, long, slotDropping},
 		{"slot advanced", slotOfMirror, 0, 3 * time.Second, long, slotAdvancing},
-		{"cancel waiting commits", 0, 0, time.Second, long, storming("pg_cancel_backend")},
-		{"terminate waiting sessions", 0, 0, time.Second, long, storming("pg_terminate_backend")},
+		{"cancel and end waiting commits", 0, 0, time.Second, long, storming("pg_cancel_backend", "pg_cancel_backend", "pg_terminate_backend")},
 		{"manual failover", 0, 0, 2 * time.Second, 2 * time.Second, failingOver},
 		// What it acknowledges in the mirror's place may be lost with the principal (guarantees): that must stay.
 		{"stranger's walsender", slotOfMirror, principalProgram | principalServer | mirrorProgram | links, time.Second, long, strange},
@@ -94,7 +94,8 @@ func killing(program, server who) func(*chaos, *fault) (func() error, error) {
 // killSession kills a session's process: the server then throws all others out and recovers.
 func killSession(c *chaos, f *fault) (func() error, error) {
 	s := c.principal
-	return nothing, c.insist(s, f.hold, func(ctx context.Context, conn *pgx.Conn) error {
+	c.away(s)
+	err := c.insist(s, f.hold, func(ctx context.Context, conn *pgx.Conn) error {
 		var pid int
 		err := conn.QueryRow(ctx, `SELECT pid FROM pg_stat_activity
 			WHERE backend_type = 'client backend' AND usename = 'client' ORDER BY random() LIMIT 1`).Scan(&pid)
@@ -103,6 +104,14 @@ func killSession(c *chaos, f *fault) (func() error, error) {
 		}
 		return syscall.Kill(pid, syscall.SIGKILL)
 	})
+	if err != nil {
+		c.back(s)
+		return nil, err
+	}
+	return func() error {
+		defer c.back(s) // it has recovered
+		return c.insist(s, time.Minute, func(ctx context.Context, conn *pgx.Conn) error { return conn.Ping(ctx) })
+	}, nil
 }
 
 func nothing() error { return nil }

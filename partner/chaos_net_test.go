@@ -11,8 +11,8 @@ import (
 // way is a direction between two machines: everything that one sends to the other, whoever made the connection.
 type way struct{ from, to mirror.Server }
 
-// roads are the cables between the three machines of a session: to every endpoint and to both database servers, as the
-// other machines reach them. Clients have ways of their own.
+// roads are the cables of the three machines of a session: to every endpoint and to both database servers, as programs
+// reach them, their own server included. Clients have ways of their own.
 type roads struct {
 	endpoints map[way]*cable // by who dials whom
 	servers   map[way]*cable
@@ -22,10 +22,9 @@ func newRoads(p *pair) *roads {
 	r := &roads{endpoints: map[way]*cable{}, servers: map[way]*cable{}}
 	for from := mirror.PartnerA; from <= mirror.Witness; from++ {
 		for to := mirror.PartnerA; to <= mirror.Witness; to++ {
-			if from == to {
-				continue
+			if from != to {
+				r.endpoints[way{from, to}] = newCable(p.t, p.addr[to])
 			}
-			r.endpoints[way{from, to}] = newCable(p.t, p.addr[to])
 			if from.IsPartner() && to.IsPartner() {
 				r.servers[way{from, to}] = newCable(p.t, fmt.Sprintf("127.0.0.1:%d", p.pg[to].Port()))
 			}
@@ -42,6 +41,7 @@ func (r *roads) lead(o *orders) {
 		}
 	}
 	if o.Self.IsPartner() {
+		o.DSN = string(through(r.servers[way{o.Self, o.Self}]))
 		o.Peer = string(through(r.servers[way{o.Self, o.Self.Other()}]))
 	}
 }
@@ -72,6 +72,17 @@ func (r *roads) lanes(w way, s scope) (found []lane) {
 		found = append(found, lane{r.servers[w], outward}, lane{r.servers[back], inward})
 	}
 	return found
+}
+
+// secluding cuts a partner's program off from its own server, which goes on. What the program should close meanwhile it
+// cannot.
+func secluding(c *chaos, f *fault) (func() error, error) {
+	s := []mirror.Server{c.former(), c.other()}[f.dice.IntN(2)]
+	own := c.roads.servers[way{s, s}]
+	c.history.add("where", s.String(), nil)
+	c.away(s)
+	end := weathers([]lane{{own, outward}, {own, inward}}, &weather{cut: true}, f.dice.IntN(2) == 0)
+	return func() error { defer c.back(s); return end() }, nil
 }
 
 // stretch is a choice of ways, which storms strike together.

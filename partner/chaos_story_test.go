@@ -38,6 +38,9 @@ func TestChaosStories(t *testing.T) {
 // that and to let them go.
 var released = host.Fast().Timeout + 2*time.Second
 
+// onItsWay is how long what was under way when something froze may take to arrive.
+const onItsWay = 500 * time.Millisecond
+
 // frozenMirrorProgram: commits go on when the principal has recorded, at itself and at the witness, that the mirror lacks
 // them, and not before.
 func frozenMirrorProgram(c *chaos, w *work) {
@@ -85,6 +88,7 @@ func frozenOthers(c *chaos, w *work) {
 	for _, s := range []mirror.Server{c.principal.Other(), mirror.Witness} {
 		require.NoError(c.t, c.signal(s, syscall.SIGSTOP))
 	}
+	w.ledger.run(onItsWay)
 	mark := w.ledger.mark()
 	w.ledger.run(2 * host.Fast().Timeout)
 	require.Empty(c.t, w.ledger.ackedBy(c.principal, mark), "acknowledged by a principal that is alone")
@@ -101,7 +105,9 @@ func frozenPrincipal(c *chaos, w *work) {
 	c.away(former)
 	require.NoError(c.t, c.signal(former, syscall.SIGSTOP))
 	require.NoError(c.t, c.pg[former].Pause())
-	frozen, mark := time.Now(), w.ledger.mark()
+	frozen := time.Now()
+	w.ledger.run(onItsWay)
+	mark := w.ledger.mark()
 	for w.ledger.server() == former {
 		w.ledger.awaitAck(4 * released)
 	}
@@ -156,6 +162,7 @@ func endedWaits(c *chaos, w *work) {
 	walsender := &fault{hold: time.Second}
 	_, err := freezeWalsender(c, walsender)
 	require.NoError(c.t, err)
+	w.ledger.run(onItsWay)
 	mark := w.ledger.mark()
 	storm := &fault{hold: time.Second, dice: rand.New(rand.NewPCG(1, 1))}
 	end, err := storming("pg_cancel_backend")(c, storm)

@@ -44,15 +44,16 @@ func (c *chaos) slot(f *fault, sql string) error {
 	})
 }
 
-// storming strikes every session whose commit waits, on both servers, over and over: clients' and the session's own.
-func storming(function string) func(*chaos, *fault) (func() error, error) {
+// storming strikes every session whose commit waits, on both servers, over and over, with one function after the other:
+// clients' sessions and the library's own.
+func storming(functions ...string) func(*chaos, *fault) (func() error, error) {
 	return func(c *chaos, f *fault) (func() error, error) {
 		ctx, stop := context.WithTimeout(context.Background(), f.hold)
 		every := time.Duration(5+f.dice.IntN(50)) * time.Millisecond
 		var done sync.WaitGroup
 		var struck atomic.Int64
 		for s := mirror.PartnerA; s <= mirror.PartnerB; s++ {
-			done.Go(func() { struck.Add(c.storm(ctx, s, function, every)) })
+			done.Go(func() { struck.Add(c.storm(ctx, s, functions, every)) })
 		}
 		return func() error {
 			stop()
@@ -65,13 +66,13 @@ func storming(function string) func(*chaos, *fault) (func() error, error) {
 	}
 }
 
-func (c *chaos) storm(ctx context.Context, s mirror.Server, function string, every time.Duration) (struck int64) {
+func (c *chaos) storm(ctx context.Context, s mirror.Server, functions []string, every time.Duration) (struck int64) {
 	for ctx.Err() == nil {
 		// Whatever goes wrong here, another fault has done: he comes again.
 		_ = c.visit(ctx, s, func(conn *pgx.Conn) error {
-			for {
+			for turn := 0; ; turn++ {
 				var n int64
-				err := conn.QueryRow(ctx, "SELECT count("+function+"(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'").Scan(&n)
+				err := conn.QueryRow(ctx, "SELECT count("+functions[turn%len(functions)]+"(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'").Scan(&n)
 				if err != nil {
 					return err
 				}
@@ -81,7 +82,7 @@ func (c *chaos) storm(ctx context.Context, s mirror.Server, function string, eve
 		})
 		c.pause(every)
 	}
-	c.history.add("storm", fmt.Sprintf("%s at %s struck %d times", function, s, struck), nil)
+	c.history.add("storm", fmt.Sprintf("%v at %s struck %d times", functions, s, struck), nil)
 	return struck
 }
 

@@ -65,8 +65,8 @@ func newChaos(t *testing.T) *chaos {
 		c.roads.lead(o)
 		o.Limits.RedoQueue = 8 << 20
 	}
-	t.Cleanup(c.keep)
 	c.limitDisks()
+	t.Cleanup(c.keep) // before the disks go
 	for s := mirror.PartnerA; s <= mirror.PartnerB; s++ {
 		c.exec(s, "CREATE ROLE client LOGIN")
 	}
