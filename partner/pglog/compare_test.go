@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 )
 
@@ -51,4 +52,40 @@ func testCompare(t *testing.T, p *testPair) {
 	comparison, err = Compare(ctx, a, b)
 	require.NoError(t, err)
 	require.Contains(t, comparison.String(), "public.hollow: 0 rows (0) and missing")
+}
+
+// testCompareSeesAll: differences that a sum of hashes can miss when it is made carelessly.
+func testCompareSeesAll(t *testing.T, p *testPair) {
+	ctx := t.Context()
+	d := p.fresh(t)
+	a, b := d.a, dial(t, d.mirror)
+	for _, conn := range []*pgx.Conn{a, b} {
+		script(t, conn, `CREATE TYPE mood AS ENUM ('fine', 'ill'); CREATE COLLATION blind (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+			CREATE TABLE t (id int PRIMARY KEY, n int, b boolean, v text COLLATE blind, d numeric, m mood, at timestamptz, l bigint[])`)
+	}
+	script(t, b, `DROP TABLE t; DROP TYPE mood; CREATE TYPE other AS ENUM ('x'); CREATE TYPE mood AS ENUM ('fine', 'ill');
+		CREATE TABLE t (id int PRIMARY KEY, n int, b boolean, v text COLLATE blind, d numeric, m mood, at timestamptz, l bigint[])`)
+	const rows = `INSERT INTO t VALUES (1, 10, true, 'a', 1.0, 'fine', '2024-01-01Z', '{1}'), (2, 20, false, 'b', 2.0, 'ill', '2025-01-01Z', '{2}'), (3, NULL, NULL, NULL, NULL, NULL, NULL, NULL)`
+	script(t, a, rows)
+	script(t, b, rows)
+	comparison, err := Compare(ctx, a, b)
+	require.NoError(t, err)
+	require.True(t, comparison.Equal(), comparison.String())
+	for _, change := range []string{
+		"UPDATE t SET n = 30 - n WHERE id < 3",                             // values change places between rows
+		"UPDATE t SET n = CASE id WHEN 1 THEN 11 ELSE 19 END WHERE id < 3", // their sum stays
+		"UPDATE t SET n = 0 WHERE id = 3",                                  // NULL is not 0
+		"UPDATE t SET v = 'A' WHERE id = 1",                                // equal to what it was, says its collation
+		"UPDATE t SET d = 1.00 WHERE id = 1",                               // equal, but not the same
+		"UPDATE t SET b = NOT b WHERE id < 3",
+		"UPDATE t SET m = 'ill' WHERE id = 1",
+		"UPDATE t SET at = at + interval '1 microsecond' WHERE id = 1",
+		"UPDATE t SET l = '[0:0]={1}' WHERE id = 1", // other bounds
+	} {
+		script(t, b, change)
+		comparison, err = Compare(ctx, a, b)
+		require.NoError(t, err)
+		require.False(t, comparison.Equal(), change)
+		script(t, b, "TRUNCATE t; "+rows)
+	}
 }

@@ -68,6 +68,7 @@ func TestPair(t *testing.T) {
 		{"drift", testDrift},
 		{"catalog", testCatalogSeesEveryKind},
 		{"compare", testCompare},
+		{"compare sees all", testCompareSeesAll},
 		{"preflight pair", testPreflightPair},
 		{"preflight pair, text", testPreflightPairText},
 		{"preflight pair, content", testPreflightPairContent},
