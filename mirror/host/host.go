@@ -72,7 +72,7 @@ type Line struct {
 type Host struct {
 	cfg     Config
 	ticks   mirror.Timing
-	events  chan request
+	events  chan *request // pointers: the queue of an idle session is then small
 	outbox  map[mirror.Server]*outbox
 	status  atomic.Pointer[mirror.Status]
 	expiry  atomic.Int64 // see Overdue
@@ -109,7 +109,7 @@ func New(cfg Config) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{cfg: cfg, ticks: ticks, events: make(chan request, eventQueue), outbox: map[mirror.Server]*outbox{}, stopped: make(chan struct{})}
+	h := &Host{cfg: cfg, ticks: ticks, events: make(chan *request, eventQueue), outbox: map[mirror.Server]*outbox{}, stopped: make(chan struct{})}
 	for peer, client := range cfg.Peers {
 		h.outbox[peer] = newOutbox(h, peer, client)
 	}
@@ -199,15 +199,15 @@ var ErrStopped = errors.New("the session is not running")
 
 // Tell gives an event to the session. It returns false when the host is not running or is overloaded; evidence must
 // then be told again.
-func (h *Host) Tell(ev mirror.Event) bool { return h.tell(request{event: ev}) }
+func (h *Host) Tell(ev mirror.Event) bool { return h.tell(&request{event: ev}) }
 
 // TellUnder gives evidence that was found while wish was the number of the duty. It is dropped if the session has
 // wished otherwise since, even if it wishes the same again: what was proven then may not hold now.
 func (h *Host) TellUnder(wish uint64, ev mirror.Event) bool {
-	return h.tell(request{event: ev, wish: wish})
+	return h.tell(&request{event: ev, wish: wish})
 }
 
-func (h *Host) tell(r request) bool {
+func (h *Host) tell(r *request) bool {
 	select {
 	case <-h.stopped:
 		return false
@@ -224,10 +224,10 @@ func (h *Host) tell(r request) bool {
 // Ask gives an event to the session and waits until its effects are carried out: what had to be saved is on disk. A
 // command that is not allowed returns a *mirror.RefusedError.
 func (h *Host) Ask(ctx context.Context, ev mirror.Event) error {
-	return h.ask(ctx, request{event: ev, answer: make(chan error, 1)})
+	return h.ask(ctx, &request{event: ev, answer: make(chan error, 1)})
 }
 
-func (h *Host) ask(ctx context.Context, r request) error {
+func (h *Host) ask(ctx context.Context, r *request) error {
 	select {
 	case h.events <- r:
 	case <-ctx.Done():
@@ -248,7 +248,7 @@ func (h *Host) ask(ctx context.Context, r request) error {
 // Explain returns the conditions for an automatic failover, see mirror.Session.Explain.
 func (h *Host) Explain(ctx context.Context) ([]mirror.Condition, error) {
 	var conditions []mirror.Condition
-	r := request{answer: make(chan error, 1), look: func(s *mirror.Session) { conditions = s.Explain() }}
+	r := &request{answer: make(chan error, 1), look: func(s *mirror.Session) { conditions = s.Explain() }}
 	if err := h.ask(ctx, r); err != nil {
 		return nil, err
 	}
@@ -282,7 +282,7 @@ func (h *Host) loop(ctx context.Context) error {
 	clock := newClock(h.Tick())
 	defer clock.stop()
 	for {
-		var r request
+		var r *request
 		select {
 		case <-ctx.Done():
 			return nil
@@ -301,13 +301,16 @@ func (h *Host) loop(ctx context.Context) error {
 	}
 }
 
-func (h *Host) serve(r request) error {
+func (h *Host) serve(r *request) error {
+	if r == nil {
+		return nil // only time has passed
+	}
 	if r.look != nil {
 		r.look(h.session)
 		r.answer <- nil
 		return nil
 	}
-	if r.event.Kind == 0 || r.wish != 0 && r.wish != h.wishes {
+	if r.wish != 0 && r.wish != h.wishes {
 		return nil
 	}
 	err := h.step(r.event)
