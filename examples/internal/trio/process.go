@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -24,7 +25,7 @@ var errEnded = errors.New("exit status 0")
 
 // startProcess starts this binary again. What it prints is added to a file, and told to heard line by line. It ends
 // with this process.
-func startProcess(name, settings, logFile string, heard func(line []byte)) (*process, error) {
+func startProcess(name string, via []string, settings, logFile string, heard func(line []byte)) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
@@ -33,7 +34,8 @@ func startProcess(name, settings, logFile string, heard func(line []byte)) (*pro
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	p := &process{name: name, cmd: exec.Command(self, hidden, settings), done: make(chan struct{})}
+	words := append(slices.Clone(via), self, hidden, settings)
+	p := &process{name: name, cmd: exec.Command(words[0], words[1:]...), done: make(chan struct{})}
 	p.cmd.SysProcAttr = childAttr()
 	p.cmd.Stdout = &lines{file: log, heard: heard}
 	p.cmd.Stderr = p.cmd.Stdout

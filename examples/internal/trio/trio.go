@@ -32,6 +32,8 @@ type Config struct {
 	Dir     string    // of everything that the three servers keep; it exists
 	Profile string    // how soon a silent server is given up; see [operator.Profile]
 	DSN     [3]string // of the mirrored database, by mirror.Server; the first is unused
+	// Via is a command that runs the command behind it, in front of each process. Nil: none.
+	Via []string
 	// Heard is told each line that a process prints, from a goroutine of that process. Nil: nobody.
 	Heard func(p mirror.Server, line []byte)
 }
@@ -145,7 +147,7 @@ func (t *Trio) path(p mirror.Server, kind string) string {
 
 // Start runs the process of one server of the session.
 func (t *Trio) Start(p mirror.Server) error {
-	made, err := startProcess(p.String(), t.path(p, "json"), t.path(p, "log"), func(line []byte) { t.cfg.Heard(p, line) })
+	made, err := startProcess(p.String(), t.cfg.Via, t.path(p, "json"), t.path(p, "log"), func(line []byte) { t.cfg.Heard(p, line) })
 	if err != nil {
 		return err
 	}
