@@ -91,8 +91,11 @@ func (p *Partner) token(st mirror.Status) string {
 func (p *Partner) ForceService(ctx context.Context, token string) error {
 	st := p.host.Status()
 	if token != p.token(st) {
-		return &mirror.RefusedError{Command: mirror.CommandForceService, Reason: mirror.ReasonStale,
+		refused := &mirror.RefusedError{Command: mirror.CommandForceService, Reason: mirror.ReasonStale,
 			Mend: "the token is not of the present record; look at the plan again"}
+		p.journal.note(line{Kind: mirror.EntryRefused.String(), Role: st.Role.String(), RoleSeq: uint64(st.Record.Seq), Peer: p.cfg.Self.String(),
+			Reason: refused.Reason.String(), Record: st.Record.Version().String(), Note: refused.Error()})
+		return refused
 	}
 	return p.command(ctx, mirror.Command{Kind: mirror.CommandForceService, Expect: st.Record.Version()})
 }

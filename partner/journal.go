@@ -66,7 +66,7 @@ type line struct {
 func (j *journal) write(l host.Line) {
 	e := l.Entry
 	out := line{Time: l.At.UTC().Format("2006-01-02T15:04:05.000Z"), Kind: e.Kind.String(), Role: e.Role.String(),
-		RoleSeq: uint64(e.Seq), Reason: e.Reason.String(), Record: e.Version.String()}
+		RoleSeq: uint64(e.Seq), Reason: e.Reason.String(), Record: e.Version.String(), Note: l.Note}
 	if e.From != e.To {
 		out.From, out.To = e.From.String(), e.To.String()
 	}

@@ -66,6 +66,7 @@ type Config struct {
 type Line struct {
 	At    time.Time
 	Entry mirror.Entry
+	Note  string // of a command that was refused: what was asked for, why not, and the mend
 }
 
 // Host runs one session. Its methods may be called from any goroutine.
@@ -328,6 +329,7 @@ func (h *Host) step(ev mirror.Event) error {
 	fx, err := h.session.Step(ev)
 	if err != nil {
 		if errors.Is(err, mirror.ErrRefused) {
+			h.recordRefusal(ev, err)
 			return err
 		}
 		return h.fence(fmt.Errorf("step on %s: %w", ev.Kind, err))
@@ -383,13 +385,28 @@ func (h *Host) wish(d mirror.Duty) {
 	h.cfg.Data.Duty(d, h.wishes)
 }
 
+// recordRefusal writes down what an operator was refused. To make the session is asked by programs, again and again.
+func (h *Host) recordRefusal(ev mirror.Event, err error) {
+	var refused *mirror.RefusedError
+	if !errors.As(err, &refused) || ev.Kind != mirror.EventCommanded || ev.Command.Kind == mirror.CommandEstablish {
+		return
+	}
+	st := h.Status()
+	h.recordLine(Line{At: time.Now(), Note: err.Error(), Entry: mirror.Entry{Kind: mirror.EntryRefused, Role: st.Role, Seq: st.Record.Seq,
+		Peer: h.cfg.Self, Reason: refused.Reason, Version: st.Record.Version()}})
+	h.cfg.Logger.Warn("refused", "role", st.Role, "error", err)
+}
+
+func (h *Host) recordLine(l Line) {
+	h.counts.entry(l)
+	if h.cfg.Journal != nil {
+		h.cfg.Journal(l)
+	}
+}
+
 func (h *Host) record(entries []mirror.Entry) {
 	for _, e := range entries {
-		l := Line{time.Now(), e}
-		h.counts.entry(l)
-		if h.cfg.Journal != nil {
-			h.cfg.Journal(l)
-		}
+		h.recordLine(Line{At: time.Now(), Entry: e})
 		h.cfg.Logger.Info(e.Kind.String(), "role", e.Role, "role_seq", e.Seq, "from", e.From, "to", e.To,
 			"peer", e.Peer, "reason", e.Reason, "record", e.Version, "lsn", e.LSN)
 	}
