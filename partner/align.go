@@ -100,7 +100,7 @@ func (d *dataPath) saveTail(ctx context.Context, slot string, fork mirror.LSN, d
 	}
 	crashpoint.Hit(crashpoint.TailUnread)
 	tail, err := d.server.Tail(ctx, slot, fork, f)
-	crashpoint.Hit(crashpoint.TailRead)
+	err = crashpoint.After(crashpoint.TailRead, err)
 	if err == nil && tail.Transactions > 0 {
 		crashpoint.Hit(crashpoint.LostUnsynced)
 		err = crashpoint.After(crashpoint.LostSynced, f.Sync())

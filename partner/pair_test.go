@@ -200,10 +200,14 @@ func (p *pair) awaitEqual() {
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
+	different := "they were never compared"
 	for {
-		different := p.compare(ctx)
-		if different == "" {
+		found := p.compare(ctx)
+		if found == "" {
 			return
+		}
+		if ctx.Err() == nil { // or it says only that there was no time to look
+			different = found
 		}
 		select {
 		case <-tick.C:

@@ -220,7 +220,7 @@ var names = [numPoints]string{
 	TailUnread:     "alignment: own tail not decoded",
 	TailRead:       "alignment: own tail decoded",
 	LostUnsynced:   "alignment: lost transactions written, not synced",
-	LostSynced:     "alignment: lost transactions synced, directory not",
+	LostSynced:     "alignment: lost transactions synced, without their name",
 	LostNamed:      "alignment: lost transactions in a file for good",
 	SlotKept:       "alignment: old slot still there",
 	SlotDropped:    "alignment: old slot dropped",
