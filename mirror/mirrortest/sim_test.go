@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,6 +24,7 @@ var (
 
 // TestSimulate plays seeds, each a story of minutes with three servers and everything that goes wrong.
 func TestSimulate(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(400)) // little lives long
 	var total sim.Result
 	var mu sync.Mutex
 	failures := 0

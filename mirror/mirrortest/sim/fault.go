@@ -260,7 +260,7 @@ func (s *sim) fillDisk() {
 
 func (s *sim) slowDisk() {
 	m := s.anyone()
-	m.slowDisk = s.about(800 * time.Millisecond)
+	m.slowDisk = s.about(1500 * time.Millisecond)
 	s.undo(15*time.Second, func() { m.slowDisk = 0 })
 }
 

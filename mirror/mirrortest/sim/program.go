@@ -14,9 +14,12 @@ type program struct {
 	*machine
 	session  *mirror.Session
 	inbox    []request
-	work     []request // of the turn under way: ticks that have passed, then one event
-	woken    bool      // the ticker has struck
-	busy     bool      // a save is under way
+	taken    int          // of inbox
+	due      int          // ticks of the turn under way
+	next     request      // its event, after them
+	halted   mirror.Event // comes before everything else
+	woken    bool         // the ticker has struck
+	busy     bool         // a save is under way
 	dead     bool
 	broken   bool // the session is over; only the data path still works, to close the database
 	paused   bool
@@ -92,7 +95,7 @@ func (p *program) tellUnder(wish uint64, ev mirror.Event) bool {
 }
 
 func (p *program) put(r request) bool {
-	if p.dead || p.broken || len(p.inbox) >= inboxLimit {
+	if p.dead || p.broken || len(p.inbox)-p.taken >= inboxLimit {
 		return false
 	}
 	p.inbox = append(p.inbox, r)
@@ -110,41 +113,53 @@ func (p *program) ask(ev mirror.Event, answer func(error)) {
 // if it were fresh.
 func (p *program) pump() {
 	for !p.busy && !p.paused && !p.dead && !p.broken && p.failure == "" {
-		if len(p.work) > 0 {
-			r := p.work[0]
-			p.work = p.work[1:]
-			if r.wish == 0 || r.wish == p.wishes {
-				p.step(r)
-			}
-			continue
-		}
-		var next request
 		switch {
-		case p.woken:
-			p.woken = false
-		case len(p.inbox) > 0:
-			next = p.inbox[0]
-			p.inbox = p.inbox[1:]
-		default:
+		case p.halted.Kind != 0:
+			r := request{event: p.halted}
+			p.halted = mirror.Event{}
+			p.step(&r)
+		case p.due > 0:
+			p.due--
+			p.step(&ticked)
+		case p.next.event.Kind != 0:
+			r := p.next
+			p.next.event.Kind = 0
+			if r.wish == 0 || r.wish == p.wishes {
+				p.step(&r)
+			}
+		case !p.turn():
 			return
-		}
-		due := (p.clock() - p.counted) / p.plan.tick
-		p.counted += due * p.plan.tick
-		p.work = p.work[:0]
-		if due > time.Duration(p.plan.timing.Timeout) {
-			p.meet(pauseCounted)
-		}
-		for range min(due, time.Duration(p.plan.timing.Timeout)+1) {
-			p.work = append(p.work, request{event: mirror.Event{Kind: mirror.EventTicked}})
-		}
-		if next.event.Kind != 0 {
-			p.work = append(p.work, next)
 		}
 	}
 }
 
+var ticked = request{event: mirror.Event{Kind: mirror.EventTicked}}
+
+// turn begins one: with the ticks that have passed, and with an event if one waits. It says whether there was a reason.
+func (p *program) turn() bool {
+	switch {
+	case p.woken:
+		p.woken = false
+	case p.taken < len(p.inbox):
+		p.next = p.inbox[p.taken]
+		p.inbox[p.taken].answer = nil
+		if p.taken++; p.taken == len(p.inbox) {
+			p.inbox, p.taken = p.inbox[:0], 0
+		}
+	default:
+		return false
+	}
+	due := (p.clock() - p.counted) / p.plan.tick
+	p.counted += due * p.plan.tick
+	if due > time.Duration(p.plan.timing.Timeout) {
+		p.meet(pauseCounted)
+	}
+	p.due = int(min(due, time.Duration(p.plan.timing.Timeout)+1))
+	return true
+}
+
 // step takes one step and carries out its effects in order.
-func (p *program) step(r request) {
+func (p *program) step(r *request) {
 	fx, err := p.session.Step(r.event)
 	p.steps++
 	if err != nil {
@@ -171,6 +186,7 @@ func (p *program) step(r request) {
 		return
 	}
 	p.busy = true
+	asked := *r
 	p.mix(uint64(fx.State.Promised), uint64(fx.State.Record.Seq)<<16|fx.State.Record.Change)
 	takes := p.latency(p.plan.save)
 	p.spring(takes)
@@ -184,25 +200,24 @@ func (p *program) step(r request) {
 			return
 		}
 		p.checkSaved(&p.status, fx.State)
-		p.carry(r, fx, &now, halted, end)
+		p.carry(&asked, fx, &now, halted, end)
 		p.pump()
 	})
 }
 
 // carry does what comes after the save.
-func (p *program) carry(r request, fx mirror.Effects, now *mirror.Status, halted bool, end mirror.Position) {
+func (p *program) carry(r *request, fx mirror.Effects, now *mirror.Status, halted bool, end mirror.Position) {
 	for _, m := range fx.Send {
 		p.net.send(m)
 	}
 	p.status = *now
 	p.publish()
 	p.wish(fx.Duty)
+	if halted {
+		p.halted = mirror.Event{Kind: mirror.EventHalted, Seq: end.Seq, LSN: end.LSN}
+	}
 	if r.answer != nil {
 		r.answer(nil)
-	}
-	if halted {
-		ev := mirror.Event{Kind: mirror.EventHalted, Seq: end.Seq, LSN: end.LSN}
-		p.work = append([]request{{event: ev}}, p.work...)
 	}
 }
 
@@ -218,7 +233,7 @@ func (p *program) publish() {
 // overdue says whether the lease has run out although the session, held up, still has it serve.
 func (p *program) overdue() bool { return p.expiry > 0 && p.clock() > p.expiry }
 
-func (p *program) refused(r request, err error) {
+func (p *program) refused(r *request, err error) {
 	p.meet(commandRefused)
 	p.say("%s: %v", p.name(), err)
 	if r.answer != nil {
@@ -267,7 +282,7 @@ func (p *program) stop() {
 		p.crashProgram()
 		return
 	}
-	p.step(request{event: mirror.Event{Kind: mirror.EventStopping}})
+	p.step(&request{event: mirror.Event{Kind: mirror.EventStopping}})
 	p.say("%s: its program is stopped", p.name())
 	p.meet(stoppedInOrder)
 	p.die()
