@@ -27,7 +27,10 @@ type path struct {
 	mayRedo   bool
 	redoTurn  uint64
 	copyAfter time.Duration
-	fenced    bool // the principal is silent and its server closed: that it streams is no service
+	beats     int
+	toldUp    bool       // as it was last told
+	toldEnd   mirror.LSN // likewise
+	fenced    bool       // the principal is silent and its server closed: that it streams is no service
 }
 
 // proven is what the database was last shown to be. It is void when the server has started anew.
@@ -177,13 +180,25 @@ func (d *path) beat() {
 		return
 	}
 	d.sample()
-	if !d.p.db.up {
+	d.tellDatabase()
+	d.look()
+}
+
+// tellDatabase lets the session know how the database is. A host does with each look; here what is old is told again
+// only now and then.
+func (d *path) tellDatabase() {
+	d.beats++
+	up, end := d.p.db.up, d.p.db.end()
+	if up == d.toldUp && end == d.toldEnd && d.beats%8 > 0 {
+		return
+	}
+	d.toldUp, d.toldEnd = up, end
+	if !up {
 		d.p.tell(mirror.Event{Kind: mirror.EventDatabaseDown})
 		return
 	}
 	d.p.tell(mirror.Event{Kind: mirror.EventDatabaseUp})
-	d.p.tell(mirror.Event{Kind: mirror.EventEnded, LSN: d.p.db.end()})
-	d.look()
+	d.p.tell(mirror.Event{Kind: mirror.EventEnded, LSN: end})
 }
 
 // look takes the database one step further towards the wish.

@@ -225,7 +225,7 @@ func (p *program) carry(r *request, fx mirror.Effects, now *mirror.Status, halte
 func (p *program) publish() {
 	p.expiry = 0
 	if p.status.Serving && p.status.Lease > 0 {
-		p.expiry = p.clock() + time.Duration(p.status.Lease)*p.plan.tick
+		p.expiry = p.counted - time.Duration(p.due)*p.plan.tick + time.Duration(p.status.Lease)*p.plan.tick
 	}
 	p.checkReign()
 }
