@@ -35,6 +35,12 @@ func (s *Session) mayHandOver() Reason {
 func (s *Session) advanceHandover() {
 	h := &s.handover
 	m := s.peers[s.mirror()]
+	if h.Sent && m.reason == ReasonPromised && s.linked(s.mirror()) {
+		// It has promised what it was asked to: its vote is on the way, and may come after a ping that says so. It stands
+		// no longer than a candidacy lasts.
+		h.Left = min(h.Left, s.cfg.Timing.Campaign)
+		return
+	}
 	if s.mirrorGone() {
 		s.endHandover(cmp.Or(m.reason, ReasonPartnerLost))
 		return
