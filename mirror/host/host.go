@@ -82,9 +82,11 @@ type Host struct {
 	counts  counters
 	stopped chan struct{}
 
-	// The duty that was told last, and how many were; owned by the goroutine of Run.
-	duty   mirror.Duty
-	wishes uint64
+	// Owned by the goroutine of Run: the duty that was told last, how many were, and when the last tick was, on the clock
+	// of ticks, that the session has counted.
+	duty    mirror.Duty
+	wishes  uint64
+	counted time.Duration
 }
 
 // request is an event with a place for its answer; events that nobody waits for have none.
@@ -180,12 +182,12 @@ func (h *Host) publish() {
 }
 
 // expires is when, on the clock of ticks, a principal that serves by a lease must have had it renewed; zero: it serves by
-// none. What is left of the tick under way is not counted.
+// none. It is counted from the last tick that the session knows of, not from now: a step may have waited for its disk.
 func (h *Host) expires(st mirror.Status) int64 {
 	if !st.Serving || st.Lease == 0 {
 		return 0
 	}
-	return int64(sinceBoot() + time.Duration(st.Lease)*h.Tick())
+	return int64(h.counted + time.Duration(st.Lease)*h.Tick())
 }
 
 // Overdue says whether the lease that this principal serves by has run out although the session still has it serve: its
@@ -282,6 +284,7 @@ func (h *Host) loop(ctx context.Context) error {
 	h.wish(h.Status().Duty)
 	clock := newClock(h.Tick())
 	defer clock.stop()
+	h.counted = clock.last
 	for {
 		var r *request
 		select {
@@ -291,7 +294,8 @@ func (h *Host) loop(ctx context.Context) error {
 		case r = <-h.events:
 		}
 		// Time comes first: what was heard before a pause must not be believed as if it were fresh.
-		for range min(clock.due(), int(h.ticks.Timeout)+1) {
+		for late := min(clock.due(), int(h.ticks.Timeout)+1); late > 0; late-- {
+			h.counted = clock.last - time.Duration(late-1)*h.Tick()
 			if err := h.step(mirror.Event{Kind: mirror.EventTicked}); err != nil {
 				return err
 			}

@@ -170,9 +170,8 @@ func TestALeaseRunsOutWithoutTheSession(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, h.expires(mirror.Status{Serving: true}), "no lease, no end: there is no witness")
 	require.Zero(t, h.expires(mirror.Status{Lease: 3}), "nothing is served")
-	before := sinceBoot()
-	at := h.expires(mirror.Status{Serving: true, Lease: 3})
-	require.GreaterOrEqual(t, at, int64(before+3*h.Tick()))
+	h.counted = sinceBoot() - time.Minute // the session has been held up for a minute since it counted its last tick
+	require.EqualValues(t, h.counted+3*h.Tick(), h.expires(mirror.Status{Serving: true, Lease: 3}))
 	h.expiry.Store(int64(sinceBoot() - time.Nanosecond))
 	require.True(t, h.Overdue())
 	h.expiry.Store(int64(sinceBoot() + time.Hour))
