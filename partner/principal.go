@@ -90,7 +90,9 @@ func (d *dataPath) wait(ctx context.Context, duty mirror.Duty) error {
 		return nil
 	}
 	d.have.wait = 0
-	end, err := d.server.WaitMirror(ctx, name)
+	proving, cancel := context.WithTimeout(ctx, proveTimeout)
+	defer cancel()
+	end, err := d.server.WaitMirror(proving, name)
 	if err != nil {
 		return fmt.Errorf("make commits wait for the mirror: %w", err)
 	}
@@ -99,6 +101,10 @@ func (d *dataPath) wait(ctx context.Context, duty mirror.Duty) error {
 	d.prove(mirror.Event{Kind: mirror.EventWaiting, Seq: duty.Seq, LSN: end})
 	return nil
 }
+
+// proveTimeout is how long commits may go on returning before that is told to people and everything else is looked at
+// again. A server that is busy with a checkpoint needs more than one try.
+const proveTimeout = 5 * time.Second
 
 // resumeWaiting finds out whether the server waits as a former life of this program told it to.
 func (d *dataPath) resumeWaiting(ctx context.Context, duty mirror.Duty, record mirror.Record, name string) error {
