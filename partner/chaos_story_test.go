@@ -2,13 +2,17 @@ package partner
 
 import (
 	"bytes"
+	"context"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/f19126b3/dbmirror/mirror"
@@ -19,7 +23,7 @@ import (
 func TestChaosStories(t *testing.T) {
 	t.Parallel()
 	c := newChaos(t)
-	for _, story := range []func(*chaos, *work){frozenMirrorProgram, frozenMirrorServer, frozenOthers, frozenPrincipal, exposedPrincipal, endedWaits} {
+	for _, story := range []func(*chaos, *work){frozenMirrorProgram, frozenMirrorServer, frozenOthers, frozenPrincipal, exposedPrincipal, endedWaits, poisonedWait} {
 		begun, w := time.Now(), c.startWork()
 		stop := c.supervise()
 		require.NoError(t, w.awaitAll(20*time.Second))
@@ -189,4 +193,31 @@ func endedWaits(c *chaos, w *work) {
 	text, err := os.ReadFile(files[len(files)-1])
 	require.NoError(c.t, err)
 	require.GreaterOrEqual(c.t, bytes.Count(text, []byte(`"kind":"commit"`)), warned)
+}
+
+// poisonedWait: a stranger under the mirror's name reports more than there is. From then on the server lets every commit
+// return, until it is restarted. The session notices the stranger, does not say SYNCHRONIZED any more, and says why.
+func poisonedWait(c *chaos, _ *work) {
+	name, err := c.waitedFor(released)
+	require.NoError(c.t, err)
+	require.NoError(c.t, c.insist(c.principal, released, func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_replication WHERE application_name = $1", name)
+		return err // the stranger comes first, so that it is he whom the server believes
+	}))
+	stranger, end, err := c.attach(c.t.Context(), name)
+	require.NoError(c.t, err)
+	require.NoError(c.t, pglogrepl.SendStandbyStatusUpdate(c.t.Context(), stranger, pglogrepl.StandbyStatusUpdate{WALWritePosition: end + 1<<40}))
+	require.Eventually(c.t, func() bool {
+		st, err := c.ask(c.principal)
+		return err == nil && !st.Record.InSync
+	}, 2*released, 20*time.Millisecond, "the stranger is noticed")
+	require.NoError(c.t, stranger.Close(c.t.Context()))
+	require.Eventually(c.t, func() bool {
+		st, err := c.ask(c.principal)
+		require.False(c.t, err == nil && st.Record.InSync, "in sync at a server that lets every commit return")
+		return err == nil && strings.Contains(st.Trouble, "commits do not wait for a mirror") && strings.Contains(st.Trouble, "restart the server")
+	}, 4*released, 20*time.Millisecond, "the cause and the mend are shown")
+	c.away(c.principal)
+	require.NoError(c.t, c.pg[c.principal].Stop("fast"))
+	require.NoError(c.t, c.restart(c.principal))
 }

@@ -89,68 +89,88 @@ func (c *chaos) storm(ctx context.Context, s mirror.Server, functions []string, 
 // strange connects to the principal's server under the name that commits wait for, reads its log, and reports all of it
 // as flushed.
 func strange(c *chaos, f *fault) (func() error, error) {
-	var name string
-	err := c.insist(c.principal, f.hold, func(ctx context.Context, conn *pgx.Conn) error {
-		var setting string
-		if err := conn.QueryRow(ctx, "SHOW synchronous_standby_names").Scan(&setting); err != nil {
-			return err
-		}
-		name = regexp.MustCompile(`dbmirror_[a-z0-9_]+`).FindString(setting)
-		if name == "" {
-			return errors.New("nobody is waited for")
-		}
-		return nil
-	})
+	name, err := c.waitedFor(f.hold)
 	if err != nil {
 		return nil, err
 	}
 	ctx, stop := context.WithTimeout(context.Background(), f.hold)
 	done := make(chan struct{})
+	read := 0
 	go func() {
 		defer close(done)
 		for ctx.Err() == nil { // the session ends such a connection when it finds one
-			err := c.impersonate(ctx, name)
-			c.history.add("stranger", name, err)
+			n, err := c.impersonate(ctx, name)
+			read += n
+			c.history.add("stranger", fmt.Sprintf("%s has reported %d messages", name, n), err)
 			c.pause(100 * time.Millisecond)
 		}
 	}()
-	return func() error { stop(); <-done; return nil }, nil
+	return func() error {
+		stop()
+		<-done
+		if read == 0 {
+			return errMissed
+		}
+		return nil
+	}, nil
 }
 
-func (c *chaos) impersonate(ctx context.Context, name string) error {
-	conn, err := pgconn.Connect(ctx, c.pg[c.principal].DSN("app")+"&replication=true&application_name="+name)
+// impersonate reads the log until ctx ends, and returns how many messages of it were reported.
+func (c *chaos) impersonate(ctx context.Context, name string) (read int, err error) {
+	conn, end, err := c.attach(ctx, name)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	defer func() {
-		ending, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		_ = conn.Close(ending)
-	}()
-	system, err := pglogrepl.IdentifySystem(ctx, conn)
-	if err != nil {
-		return err
-	}
-	err = pglogrepl.StartReplication(ctx, conn, "", system.XLogPos, pglogrepl.StartReplicationOptions{Mode: pglogrepl.PhysicalReplication})
-	if err != nil {
-		return err
-	}
-	for received := system.XLogPos; ; {
-		err := pglogrepl.SendStandbyStatusUpdate(ctx, conn, pglogrepl.StandbyStatusUpdate{WALWritePosition: received})
+	defer conn.Close(context.Background())
+	for ; ; read++ {
+		err := pglogrepl.SendStandbyStatusUpdate(ctx, conn, pglogrepl.StandbyStatusUpdate{WALWritePosition: end})
 		if err != nil {
-			return err
+			return read, err
 		}
 		message, err := conn.ReceiveMessage(ctx)
 		if err != nil {
-			return err
+			return read, err
 		}
 		switch m := message.(type) {
 		case *pgproto3.ErrorResponse:
-			return pgconn.ErrorResponseToPgError(m)
+			return read, pgconn.ErrorResponseToPgError(m)
 		case *pgproto3.CopyData:
 			if m.Data[0] == pglogrepl.XLogDataByteID {
-				received = pglogrepl.LSN(binary.BigEndian.Uint64(m.Data[1:])) + pglogrepl.LSN(len(m.Data)-25)
+				end = pglogrepl.LSN(binary.BigEndian.Uint64(m.Data[1:])) + pglogrepl.LSN(len(m.Data)-25)
 			}
 		}
 	}
+}
+
+// attach begins to read the principal's log under a name, and returns where it ends.
+func (c *chaos) attach(ctx context.Context, name string) (*pgconn.PgConn, pglogrepl.LSN, error) {
+	conn, err := pgconn.Connect(ctx, c.pg[c.principal].DSN("app")+"&replication=true&application_name="+name)
+	if err != nil {
+		return nil, 0, err
+	}
+	system, err := pglogrepl.IdentifySystem(ctx, conn)
+	if err == nil {
+		_, err = conn.Exec(ctx, "CREATE_REPLICATION_SLOT stranger TEMPORARY PHYSICAL").ReadAll()
+	}
+	if err == nil {
+		err = pglogrepl.StartReplication(ctx, conn, "stranger", system.XLogPos, pglogrepl.StartReplicationOptions{Mode: pglogrepl.PhysicalReplication})
+	}
+	if err != nil {
+		conn.Close(ctx)
+	}
+	return conn, system.XLogPos, err
+}
+
+// waitedFor is the name that commits wait for at the principal.
+func (c *chaos) waitedFor(limit time.Duration) (name string, err error) {
+	return name, c.insist(c.principal, limit, func(ctx context.Context, conn *pgx.Conn) error {
+		var setting string
+		if err := conn.QueryRow(ctx, "SHOW synchronous_standby_names").Scan(&setting); err != nil {
+			return err
+		}
+		if name = regexp.MustCompile(`dbmirror_[a-z0-9_]+`).FindString(setting); name == "" {
+			return errors.New("nobody is waited for")
+		}
+		return nil
+	})
 }
