@@ -94,7 +94,7 @@ func beyond() []fact {
 			relies: []string{"partner/pglog/probe.go ErrNotWaiting"}, with: "P6"},
 		{id: "O5.2", claim: "A slot beyond the end of the log sends nothing to a new receiver, and no error.",
 			relies: []string{"partner/pglog/stream_check.go check"}, with: "P6"},
-		{id: "O5.3", claim: "We refuse a slot that stands beyond the server's log.",
+		{id: "O5.3", claim: "By a slot beyond the end of the log a commit can be released by the answer to a keepalive, though it was never sent; we refuse such a slot.",
 			relies: []string{"partner/pglog/stream_check.go check"}, pinned: []string{"partner/pglog.TestServerRefusals/slot poisoned"}},
 		{id: "O5.4", claim: "START_REPLICATION beyond the end of the log is accepted, and what is written up to there is passed over.",
 			relies: []string{"partner/pglog/stream_check.go check"}, test: startBeyondTheEnd},
