@@ -43,13 +43,13 @@ type work struct {
 	stop    chan struct{}
 	clients sync.WaitGroup
 
-	mu      sync.Mutex
-	written int64 // values of registers: each is written once
-	ops     []operation
-	beats   []beat // rising, as acknowledged
-	looks   []look1
-	tickets []int64
-	done    map[string]int // operations with an outcome, by workload
+	mu       sync.Mutex
+	written  int64 // values of registers: each is written once
+	ops      []operation
+	beats    []beat // rising, as acknowledged
+	readings []reading
+	tickets  []int64
+	done     map[string]int // operations with an outcome, by workload
 }
 
 // beat is a number that was acknowledged to be there.
@@ -58,14 +58,14 @@ type beat struct {
 	at time.Time
 }
 
-// look1 is what a reader found at one server that let it write.
-type look1 struct {
+// reading is what a reader found at one server that let it write.
+type reading struct {
 	at    mirror.Server
 	begun time.Time
 	n     int64
 }
 
-// begin starts the clients. Half of them wait as long as a commit takes, half give up after a while; half try the
+// startWork starts the clients. Half of them wait as long as a commit takes, half give up after a while; half try the
 // servers in one order, half in the other.
 func (c *chaos) startWork() *work {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -77,7 +77,7 @@ func (c *chaos) startWork() *work {
 	for i := range 2 {
 		w.clients.Go(func() { w.transfer(i) })
 	}
-	w.clients.Go(w.draw)
+	w.clients.Go(w.takeTickets)
 	w.clients.Go(w.pulse)
 	for s := mirror.PartnerA; s <= mirror.PartnerB; s++ {
 		w.clients.Go(func() { w.probe(s) })
@@ -224,8 +224,8 @@ func (w *work) transfer(i int) {
 	}
 }
 
-// draw takes numbers from a sequence, beside the ledger's, whose numbers stand in rows.
-func (w *work) draw() {
+// takeTickets takes numbers from a sequence, beside the ledger's, whose numbers stand in rows.
+func (w *work) takeTickets() {
 	s := w.session(2)
 	defer s.close()
 	for w.next(40 * time.Millisecond) {
@@ -291,7 +291,7 @@ func (w *work) probe(at mirror.Server) {
 		}
 		if readOnly == "off" {
 			w.mu.Lock()
-			w.looks = append(w.looks, look1{at, begun, n})
+			w.readings = append(w.readings, reading{at, begun, n})
 			w.mu.Unlock()
 		}
 	}
@@ -299,7 +299,7 @@ func (w *work) probe(at mirror.Server) {
 
 // stale returns the readings that were older than what had been acknowledged when they began, and that nothing excuses.
 func (w *work) stale() (found []string) {
-	for _, l := range w.looks {
+	for _, l := range w.readings {
 		for _, b := range w.beats {
 			if b.n > l.n && b.at.Before(l.begun) && !w.c.excused(l.at, l.begun) {
 				found = append(found, fmt.Sprintf("%s read %d at %s, %s after %d was acknowledged",
