@@ -3,6 +3,18 @@
 // A session is built without any; only the packages under mirror can name one, so no program that imports mirror can
 // switch a rule off. M, F and W are the numbers of the protocol's reference model; N are mistakes that the code as it is
 // written makes easy.
+//
+// Some rules cover each other, and only an error that leaves out both is found:
+//
+//   - GrantUndrained: a principal that no longer drains hears that its mirror has promised more, and stands for election.
+//   - HandOverBehind: the principal waits until the mirror has everything, and the mirror compares as well.
+//   - StandOn: a newer record ends a candidacy, and a grant counts only with the record that would be won now.
+//   - IgnorePromised: both places where a principal looks at what another server has promised. That server refuses the
+//     older record as well, which alone changes nothing.
+//
+// Others have no error of their own. That a voter looks at suspended and at safety is covered by in_sync, which is false
+// with either of them (I15); that a mirror hands over only what its own record calls in sync (hole (b)), by every
+// message bearing its sender's record, which is stored first.
 package seeded
 
 // Error is a set of rules that are broken on purpose.
