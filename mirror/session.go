@@ -220,6 +220,11 @@ func (s *Session) settle(before HardState) error {
 		m.From, m.Incarnation = s.hard.Self, s.hard.Incarnation
 		m.Promised, m.Record = s.hard.Promised, s.hard.Record
 	}
+	for p := range s.peers {
+		if q := &s.peers[p]; q.promised <= s.hard.Promised || s.hard.Self == Witness {
+			q.promised = 0 // overtaken; and a witness asks for nothing
+		}
+	}
 	s.duty = s.wanted()
 	s.fx.Duty = s.duty
 	return s.show(before)

@@ -18,6 +18,7 @@ const (
 	follows
 	asks
 	restarts
+	hears
 	connects
 	loses // only with errors of the world; so are the next three
 	dies
@@ -29,8 +30,9 @@ const (
 type action struct {
 	kind     actionKind
 	packet   uint16
-	id       uint8  // writes
-	lost     uint8  // ticks: bit per server that is not heard any more
+	id       uint8 // writes
+	lost     uint8 // ticks: bit per server that is not heard any more
+	heard    mirror.Server
 	log      uint32 // follows: the other's log; by number
 	database bool   // restarts: with the database server
 	command  mirror.Command
@@ -54,6 +56,8 @@ func (t *tables) label(s slot, a action) string {
 			}
 		}
 		return label
+	case hears:
+		return fmt.Sprintf("%s hears something old of %s", s, a.heard)
 	case follows:
 		return fmt.Sprintf("%s follows the principal's log", s)
 	case asks:
@@ -110,6 +114,8 @@ func (a *actor) act(do action) {
 		a.step(mirror.Event{Kind: mirror.EventCommanded, Command: do.command})
 	case restarts:
 		a.restart(do.database)
+	case hears:
+		a.hear(do.heard)
 	case connects:
 		a.connect()
 	case loses:
@@ -235,6 +241,14 @@ func (a *actor) arrive(id uint16) {
 	}
 	a.stepNumbered(a.t.arrival[id])
 	if m.From.IsPartner() && m.To.IsPartner() {
+		a.step(mirror.Event{Kind: mirror.EventStreamed})
+	}
+}
+
+// hear is the arrival of a message that says nothing which is not known: only that its sender was alive once.
+func (a *actor) hear(p mirror.Server) {
+	a.step(mirror.Event{Kind: mirror.EventLinked, Peer: p})
+	if p.IsPartner() {
 		a.step(mirror.Event{Kind: mirror.EventStreamed})
 	}
 }

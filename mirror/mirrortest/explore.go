@@ -98,6 +98,7 @@ type explorer struct {
 	waiting queue
 	sound   set // cores that have passed check and healing
 	healing world
+	also    func(*world) string // a further check of each new world, if not nil
 	begun   time.Time
 	result  Result
 }
@@ -170,6 +171,11 @@ func (x *explorer) visit(w *world, parent uint32, ordinal uint16) string {
 	}
 	x.parent, x.way = append(x.parent, parent), append(x.way, ordinal)
 	x.waiting.push(w.appendTo)
+	if x.also != nil {
+		if rule := x.also(w); rule != "" {
+			return rule
+		}
+	}
 	return x.judge(w)
 }
 

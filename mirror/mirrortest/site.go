@@ -91,6 +91,7 @@ type tables struct {
 	taken    memo     // by site and action
 	doings   []*doing
 	broken   string // an invariant that an action found broken
+	keepsAll bool   // messages are kept also when what they say is known in memory
 }
 
 func newTables(space Space) *tables {
@@ -267,8 +268,9 @@ func (t *tables) take(node uint32, s slot, event uint32) *outcome {
 }
 
 // kept says which messages stay in the world. Pings and their answers carry nothing but what their sender has on disk
-// and its evidence: a fresh one, delivered at any time, does all that an old one can. With leases, an old ping would be
-// granted a lease that has run for longer, and an old answer a shorter one: both only make the principal serve less.
+// and its evidence: a fresh one, delivered at any time, does all that an old one can, but for what it does not say (see
+// hear). With leases, an old ping would be granted a lease that has run for longer, and an old answer a shorter one: both
+// only make the principal serve less.
 func kept(k mirror.MessageKind) bool {
 	switch k {
 	case mirror.MessagePropose, mirror.MessageAccept, mirror.MessageVote, mirror.MessageGrant, mirror.MessageTransfer, mirror.MessageReport:
@@ -291,7 +293,8 @@ func (t *tables) packet(m mirror.Message) uint16 {
 	return uint16(id)
 }
 
-// ping is the ping that a site would send to a slot now. Whom it sees is a hint without weight, so it is left out.
+// ping is the ping that a site would send to a slot now. Whom it sees is a hint without weight, so it is left out;
+// and why a mirror is not ready weighs the same for all reasons but a lost stream and its database.
 func (t *tables) ping(from uint32, to slot) uint16 {
 	k := t.sites[from]
 	if id := k.pings[to]; id != 0 {
@@ -301,6 +304,9 @@ func (t *tables) ping(from uint32, to slot) uint16 {
 	session.Restore(t.nodes.at(k.node))
 	m := session.Ping(to.server())
 	m.Sees = 0
+	if m.Reason != mirror.ReasonNone && m.Reason != mirror.ReasonStreamLost && m.Reason != mirror.ReasonDatabaseDown {
+		m.Reason = mirror.ReasonCatchingUp
+	}
 	id := t.packet(m)
 	k.pings[to] = int32(id) + 1
 	return id

@@ -2,7 +2,6 @@ package mirrortest
 
 import (
 	"math/bits"
-	"slices"
 
 	"github.com/f19126b3/dbmirror/mirror"
 )
@@ -100,8 +99,8 @@ func (t *tables) apply(w *world, at slot, d *doing) {
 	}
 	if old := w.site[at]; d.to != old {
 		w.place(at, d.to)
-		if t.sites[old].hardNumber != t.sites[d.to].hardNumber {
-			t.forget(w, at.server())
+		if t.overtakes(old, d.to) {
+			t.forget(w)
 		}
 	}
 	for _, id := range d.sent {
@@ -161,8 +160,13 @@ func (s *steps) programs(at slot) {
 			s.clock(at, w)
 		case restarts:
 			if s.from.restarts > 0 {
-				s.try(way{slot: at, action: w}, func(n *world) { n.restarts-- })
+				s.try(way{slot: at, action: w}, func(n *world) {
+					n.restarts--
+					s.forget(n)
+				})
 			}
+		case hears:
+			s.try(way{slot: at, action: w}, nil)
 		case asks:
 			if a.command.Kind != mirror.CommandForceService {
 				s.try(way{slot: at, action: w}, nil)
@@ -208,6 +212,8 @@ func (t *tables) ways(k *known) []uint32 {
 	}
 	if partner {
 		add(action{kind: restarts, database: true})
+		add(action{kind: hears, heard: k.slot.server().Other()})
+		add(action{kind: hears, heard: mirror.Witness})
 		for _, c := range t.commands(k) {
 			add(action{kind: asks, command: c})
 		}
@@ -282,67 +288,6 @@ func (s *steps) arrival(at slot, id uint16, answered bool) {
 
 // doesGrant says whether a ping would be answered with a lease.
 func (t *tables) doesGrant(at uint32, ping uint16) bool { return t.do(at, uint32(ping)).answer != 0 }
-
-// forget drops the messages to a server that can never do anything again: it has gone beyond them, and what it has on
-// disk only rises. A witness that may lose its disk does not.
-func (t *tables) forget(w *world, receiver mirror.Server) {
-	kept := w.packets[:0]
-	for _, id := range w.packets {
-		if t.to[id] == receiver && t.isSpent(w, id) {
-			w.mail ^= packetPrint(id)
-			continue
-		}
-		kept = append(kept, id)
-	}
-	w.packets = kept
-}
-
-// isSpent says whether nobody who may receive the message can do anything with it.
-func (t *tables) isSpent(w *world, id uint16) bool {
-	at := slot(t.to[id])
-	if at == slotWitness && t.space.NewWitness && !t.isSpentAt(w.site[slotNewWitness], id) {
-		return false
-	}
-	return t.isSpentAt(w.site[at], id)
-}
-
-func (t *tables) isSpentAt(number uint32, id uint16) bool {
-	const yes, no = 1, 2
-	hard := t.sites[number].hardNumber
-	for int(hard) >= len(t.spent) {
-		t.spent = append(t.spent, nil)
-	}
-	row := t.spent[hard]
-	if int(id) >= len(row) {
-		row = slices.Concat(row, make([]uint8, max(len(t.arrival), 2*len(row))-len(row)))
-		t.spent[hard] = row
-	}
-	if row[id] == 0 {
-		row[id] = no
-		if spent(t.packets.ref(uint32(id)), t.hards.at(hard)) && !t.mayForget(t.to[id]) {
-			row[id] = yes
-		}
-	}
-	return row[id] == yes
-}
-
-func spent(m *mirror.Message, hard mirror.HardState) bool {
-	if m.Record.NewerThan(hard.Record) || m.Promised > hard.Promised {
-		return false
-	}
-	current := m.Record.Version() == hard.Record.Version()
-	switch m.Kind {
-	case mirror.MessageVote:
-		return m.Seq < hard.Promised || m.Seq == hard.Promised && hard.Record.Seq != m.Seq
-	case mirror.MessageGrant:
-		return m.Seq < hard.Promised || hard.Record.Seq >= m.Seq && !current
-	case mirror.MessageReport:
-		return m.Seq < hard.Record.Seq
-	case mirror.MessageAccept:
-		return !current || hard.Promised > hard.Record.Seq
-	}
-	return !current
-}
 
 // start is the first world: everybody is connected, A serves and commits wait for B.
 func (t *tables) start() world {
