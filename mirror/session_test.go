@@ -257,3 +257,20 @@ func TestSeedingIsRefused(t *testing.T) {
 	require.True(t, fx.Saved && fx.State.Dirty)
 	require.Zero(t, fx.State.Aligned)
 }
+
+// TestRemovedWitnessGrantsNothing: a witness that was removed has learned of the next role sequence, and is asked to vote
+// for that by a candidate that does not know yet that it has won.
+func TestRemovedWitnessGrantsNothing(t *testing.T) {
+	basis := Record{Seq: 1, Change: 3, Principal: PartnerA, InSync: true, Safety: SafetyFull}
+	basis.Members[PartnerA], basis.Members[PartnerB], basis.Members[Witness] = 1, 2, 4
+	won := basis.elect(2, PartnerB, ElectionAutomatic, 100)
+	s, err := New(Config{Self: Witness, Incarnation: 3}, HardState{Self: Witness, Incarnation: 3, Promised: 2, Record: won, Removed: true})
+	require.NoError(t, err)
+	fx, err := s.Step(Event{Kind: EventReceived, Message: Message{
+		Kind: MessageVote, From: PartnerB, To: Witness, Incarnation: 2, Promised: 2, Record: basis, Seq: 2, LSN: 100, How: ElectionAutomatic,
+	}})
+	require.NoError(t, err)
+	require.Len(t, fx.Send, 1)
+	require.Equal(t, MessageRefuse, fx.Send[0].Kind)
+	require.Equal(t, ReasonNotMember, fx.Send[0].Reason)
+}
