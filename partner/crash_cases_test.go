@@ -25,11 +25,11 @@ func in(of scene, role mirror.Role, points ...crashpoint.Point) []crashCase {
 	return cases
 }
 
-// crashCases are all points in all roles, in the order of the scenes, for two sessions.
+// crashCases are all points in all roles, in the order of the scenes, for two sessions that take about as long.
 func crashCases() [][]crashCase {
 	return [][]crashCase{
-		slices.Concat(whileMaking(), whileShipping(), whileCopying(), whileStarting()),
-		slices.Concat(whileHandingOver(), whileTakingOver(), whileReturning()),
+		slices.Concat(whileMaking(), whileShipping(), whileCopying()),
+		slices.Concat(whileStarting(), whileHandingOver(), whileTakingOver(), whileReturning()),
 	}
 }
 
@@ -74,6 +74,10 @@ func whileShipping() []crashCase {
 		in(bulk, mirror.RoleMirror,
 			crashpoint.RedoBegun, crashpoint.RedoPiece, crashpoint.SegmentUnmade, crashpoint.SegmentFilled, crashpoint.SegmentNamed,
 			crashpoint.SegmentMade, crashpoint.SegmentKept, crashpoint.SegmentRemoved, crashpoint.SegmentGone),
+		in(withServer(commits), mirror.RoleMirror,
+			crashpoint.RedoCommitted, crashpoint.RedoUnbegun, crashpoint.RedoRows, crashpoint.RedoFlushed, crashpoint.RedoTrimmed,
+			crashpoint.LogSynced, crashpoint.StatusSent),
+		in(withServer(bulk), mirror.RoleMirror, crashpoint.SegmentKept, crashpoint.RedoPiece, crashpoint.SegmentGone),
 		in(suspend, mirror.RolePrincipal,
 			crashpoint.StateUnwritten, crashpoint.StateWritten, crashpoint.StateSynced, crashpoint.ProposeUnsent, crashpoint.ProposeSent,
 			crashpoint.Unconfirmed, crashpoint.Confirmed, crashpoint.WaitUnwritten, crashpoint.WaitWritten, crashpoint.WaitReloaded,
@@ -96,10 +100,12 @@ func whileShipping() []crashCase {
 }
 
 func whileCopying() []crashCase {
-	return in(reseed, mirror.RoleMirror,
+	return slices.Concat(in(reseed, mirror.RoleMirror,
 		crashpoint.SeedingUntold, crashpoint.SeedingTold, crashpoint.SnapshotUnmade, crashpoint.SnapshotMade, crashpoint.CopyMarked,
 		crashpoint.CopyCleared, crashpoint.CopyDefined, crashpoint.TableCopied, crashpoint.RowsCopied, crashpoint.CopyIndexed,
-		crashpoint.CopyFinished, crashpoint.ReignUnwritten, crashpoint.ReignWritten)
+		crashpoint.CopyFinished, crashpoint.ReignUnwritten, crashpoint.ReignWritten),
+		in(withServer(reseed), mirror.RoleMirror,
+			crashpoint.AlignedTold, crashpoint.LogBegun, crashpoint.ProgressSet, crashpoint.CopyFinished))
 }
 
 func whileStarting() []crashCase {
@@ -133,6 +139,11 @@ func whileHandingOver() []crashCase {
 			crashpoint.GateUnwritten, crashpoint.GateWritten, crashpoint.WaitUnwritten, crashpoint.WaitWritten, crashpoint.WaitReloaded,
 			crashpoint.ReleaseUnproven, crashpoint.ReleaseProven, crashpoint.SegmentUnmade, crashpoint.SegmentFilled,
 			crashpoint.SegmentNamed, crashpoint.SegmentMade, crashpoint.SegmentKept, crashpoint.SegmentRemoved, crashpoint.SegmentGone),
+		in(withServer(handover), mirror.RolePrincipal,
+			crashpoint.SequencesMoved, crashpoint.SlotMade, crashpoint.ReignWritten, crashpoint.WholeTold, crashpoint.Opened,
+			crashpoint.RedoDrained, crashpoint.BarrierWritten, crashpoint.TransferSent, crashpoint.GateWritten),
+		in(withServer(handover), mirror.RoleMirror,
+			crashpoint.AlignedTold, crashpoint.ProgressSet, crashpoint.VoteSent, crashpoint.GateWritten, crashpoint.WaitWritten),
 	)
 }
 

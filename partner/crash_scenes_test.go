@@ -24,6 +24,14 @@ type scene struct {
 	opens bool
 	// makes says that there is no session yet, and no load.
 	makes bool
+	// server says that the PostgreSQL server beside the program ends with it.
+	server bool
+}
+
+// withServer is the scene when the server ends too: what it had not on its disk is gone.
+func withServer(of scene) scene {
+	of.name, of.server = of.name+", server lost", true
+	return of
 }
 
 // commits is what goes on all the time: clients commit, the mirror hardens and redoes.

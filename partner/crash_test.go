@@ -73,13 +73,18 @@ func runCrashes(t *testing.T, cases []crashCase, tally *crashTally) {
 	}
 }
 
-// newSite makes two servers for a session. alone and bulk are written by scenes, beside the ledger of the clients.
+// newSite makes two servers for a session. alone and bulk are written by scenes, beside the ledger of the clients. What a
+// server need not put on its disk it keeps in memory for long, so that it is lost with the server.
 func newSite(t *testing.T) *site {
 	s := &site{pair: newPair(t)}
 	s.order = s.limit
 	s.exec(mirror.PartnerA, ledgerTable)
 	s.exec(mirror.PartnerA, "CREATE TABLE alone(id int PRIMARY KEY)")
 	s.exec(mirror.PartnerA, "CREATE TABLE bulk(id int PRIMARY KEY, pad text)")
+	for side := mirror.PartnerA; side <= mirror.PartnerB; side++ {
+		s.exec(side, "ALTER SYSTEM SET wal_writer_delay = '10s'")
+		s.exec(side, "SELECT pg_reload_conf()")
+	}
 	return s
 }
 
@@ -105,6 +110,9 @@ func (s *site) meet(c crashCase) int {
 	}
 	c.scene.play(s)
 	s.until("met in scene "+c.scene.name, func() bool { return false })
+	if c.scene.server {
+		require.NoError(s.t, s.pg[s.hit].Kill())
+	}
 	s.disarm()
 	s.heal()
 	l.awaitAck(20 * time.Second)
