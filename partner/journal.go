@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/f19126b3/dbmirror/mirror/host"
 	"github.com/f19126b3/dbmirror/mirror/host/crashpoint"
@@ -23,6 +24,8 @@ type journal struct {
 
 // journalLimit bounds the entries in memory.
 const journalLimit = 200
+
+const journalTime = "2006-01-02T15:04:05.000Z"
 
 func openJournal(path string) (*journal, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
@@ -65,7 +68,7 @@ type line struct {
 // write adds an entry. A journal that cannot be written does not stop mirroring: the entry is also in the log.
 func (j *journal) write(l host.Line) {
 	e := l.Entry
-	out := line{Time: l.At.UTC().Format("2006-01-02T15:04:05.000Z"), Kind: e.Kind.String(), Role: e.Role.String(),
+	out := line{Time: l.At.UTC().Format(journalTime), Kind: e.Kind.String(), Role: e.Role.String(),
 		RoleSeq: uint64(e.Seq), Reason: e.Reason.String(), Record: e.Version.String(), Note: l.Note}
 	if e.From != e.To {
 		out.From, out.To = e.From.String(), e.To.String()
@@ -103,6 +106,7 @@ func (j *journal) appendLocked(out line) {
 func (j *journal) note(l line) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	l.Time = time.Now().UTC().Format(journalTime)
 	j.appendLocked(l)
 }
 

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -38,6 +39,10 @@ func TestJournalThatWasTorn(t *testing.T) {
 		if cut >= len(whole)-1 {
 			want = []string{"first", "first", "second", "third"}
 		}
+		var last line
+		require.NoError(t, json.Unmarshal([]byte(lines[len(lines)-1]), &last))
+		_, err = time.Parse(journalTime, last.Time)
+		require.NoError(t, err, "an entry says when")
 		require.Equal(t, want, found, "cut after %d bytes", cut)
 		require.NotContains(t, lines, "", "no empty line")
 	}

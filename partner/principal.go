@@ -310,20 +310,33 @@ func (d *dataPath) waitLost(found pglog.Waiting, name string, duty mirror.Duty) 
 	d.report(mirror.Event{Kind: mirror.EventWaitLost, Seq: duty.Seq})
 }
 
-// heartbeatEvery is how often a principal tries what a commit feels.
-const heartbeatEvery = 5 * time.Second
+// heartbeatEvery is how often a principal tries what a commit feels: often enough that one that does not wait is noticed
+// within two seconds.
+const heartbeatEvery = time.Second
 
-// heartbeat measures, beside the work, how long a commit waits for the mirror.
+// heartbeatLimit is how long that may take.
+const heartbeatLimit = 5 * time.Second
+
+// heartbeat measures, beside the work, how long a commit waits for the mirror, and notices when it does not.
 func (d *dataPath) heartbeat(duty mirror.Duty) {
-	if duty.Wait != mirror.WaitMirror || duty.Gate != mirror.GateOpen || d.beat.running() || time.Since(d.beaten) < heartbeatEvery {
+	if duty.Wait != mirror.WaitMirror || duty.Gate != mirror.GateOpen || d.beat.running() || time.Since(d.beaten) < heartbeatEvery-look {
 		return
 	}
 	d.beaten = time.Now()
+	record := d.p.host.Status().Record
+	name := mirrorName(d.p.short(), record, d.p.cfg.Self.Other())
+	proven := record.Seq == duty.Seq && d.have.wait == mirror.WaitMirror && !duty.Prove
 	d.beat = startTask(func(ctx context.Context) {
-		ctx, cancel := context.WithTimeout(ctx, heartbeatEvery)
+		ctx, cancel := context.WithTimeout(ctx, heartbeatLimit)
 		defer cancel()
-		if took, err := d.server.Heartbeat(ctx); err == nil {
-			d.p.timings.CommitWaited(took)
+		beat, err := d.server.Heartbeat(ctx, name)
+		if err != nil {
+			return
+		}
+		d.p.timings.CommitWaited(beat.Took)
+		if now := d.p.host.Status(); proven && beat.Unwaited && now.Record == record && now.Duty == duty {
+			d.p.cfg.Logger.Error("a commit returned that the mirror had not confirmed", "name", name)
+			d.report(mirror.Event{Kind: mirror.EventWaitLost, Seq: duty.Seq})
 		}
 	})
 }

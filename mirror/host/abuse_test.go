@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -337,4 +338,74 @@ func TestAbuseS8(t *testing.T) {
 	_, err := c.Send(t.Context(), "report", stranger.Append(nil))
 	require.NoError(t, err)
 	a.unmoved(before, shown)
+}
+
+// S16: the state of a principal was put back to an older copy of itself. The first word of anybody who knows more tells
+// it so: it is no member any more, serves nothing, votes for nobody, and says so to every operator.
+func TestAbuseS16(t *testing.T) {
+	a := newAbused(t, mirror.PartnerA)
+	before := a.host.Hard()
+	newer := abusedRecord()
+	newer.Change += 3
+	c := a.client(abusedSession, endpoint.Witness)
+	m := mirror.Message{Kind: mirror.MessagePing, From: mirror.Witness, To: mirror.PartnerA, Incarnation: 9, Promised: 5, Record: newer}
+	_, err := c.Send(t.Context(), "ping", m.Append(nil))
+	require.NoError(t, err)
+	require.NoError(t, a.host.Ask(t.Context(), mirror.Event{Kind: mirror.EventTicked}))
+	hard := a.host.Hard()
+	require.True(t, hard.Removed)
+	require.NotEqual(t, before.Incarnation, hard.Incarnation, "it is another server now")
+	st := a.host.Status()
+	require.False(t, st.Serving)
+	require.Equal(t, mirror.GateClosed, st.Duty.Gate)
+	vote := mirror.Message{Kind: mirror.MessageVote, From: mirror.PartnerB, To: mirror.PartnerA, Incarnation: 7, Promised: 5, Record: newer,
+		Seq: 6, How: mirror.ElectionAutomatic}
+	_, err = a.client(abusedSession, endpoint.PartnerB).Send(t.Context(), "vote", vote.Append(nil))
+	require.NoError(t, err)
+	require.NoError(t, a.host.Ask(t.Context(), mirror.Event{Kind: mirror.EventTicked}))
+	require.Equal(t, hard, a.host.Hard(), "no vote")
+	for _, k := range []mirror.CommandKind{mirror.CommandServe, mirror.CommandForceService, mirror.CommandFailover, mirror.CommandResume} {
+		command := mirror.Command{Kind: k, Expect: newer.Version()}
+		require.ErrorIs(t, a.host.Ask(t.Context(), mirror.Event{Kind: mirror.EventCommanded, Command: command}), mirror.ErrRefused)
+	}
+}
+
+// S16: a state file that was edited is not believed: a host is not made with it.
+func TestAbuseS16Edited(t *testing.T) {
+	id, err := ParseSessionID(abusedSession)
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), "state")
+	f, err := statefile.Open(path, id)
+	require.NoError(t, err)
+	_, _, err = f.Load()
+	require.NoError(t, err)
+	for change := range uint64(4) {
+		r := abusedRecord()
+		r.Change = change
+		require.NoError(t, f.Save(mirror.HardState{Self: mirror.Witness, Incarnation: 9, Promised: 5, Record: r}.Append(nil)))
+	}
+	require.NoError(t, f.Close())
+	whole, err := os.ReadFile(path)
+	require.NoError(t, err)
+	half := len(whole) / 2
+	for name, edit := range map[string]func(b []byte) []byte{
+		"a bit in every copy of the newest": func(b []byte) []byte {
+			for at := 0; at < len(b); at += len(b) / 4 {
+				b[at+60] ^= 1
+			}
+			return b
+		},
+		"two records swapped": func(b []byte) []byte { return append(b[half:len(b):len(b)], b[:half]...) },
+		"one record twice":    func(b []byte) []byte { return append(b[:half:half], b[:half]...) },
+		"cut off":             func(b []byte) []byte { return b[:half] },
+		"empty":               func(b []byte) []byte { return nil },
+	} {
+		require.NoError(t, os.WriteFile(path, edit(bytes.Clone(whole)), 0o600))
+		f, err := statefile.Open(path, id)
+		require.NoError(t, err)
+		_, err = New(Config{Session: id, Self: mirror.Witness, Store: f})
+		var corrupt *statefile.CorruptError
+		require.ErrorAs(t, err, &corrupt, name)
+		require.NoError(t, f.Close())
+	}
 }

@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/f19126b3/dbmirror/mirror"
 )
@@ -81,17 +84,53 @@ func (s *Server) DropSessionSlots(ctx context.Context) error {
 	return errors.Join(failures...)
 }
 
-// Heartbeat commits something that carries no data, waits as a client's commit waits, and returns how long that took.
-// It is how an idle session finds out what a commit would feel, and it moves an idle slot on.
-func (s *Server) Heartbeat(ctx context.Context) (time.Duration, error) {
-	conn, err := pgx.ConnectConfig(ctx, s.connConfig(s.database, "heartbeat", map[string]string{"synchronous_commit": "on"}))
+// Beat is what a Heartbeat felt.
+type Beat struct {
+	Took time.Duration // of its commit
+	// Unwaited: the commit returned, and the walsender of the name had not confirmed it. Somebody else let it go, by a report
+	// beyond the end of log for example, after which no commit of the server waits any more.
+	Unwaited bool
+}
+
+// Heartbeat commits something that carries no data, waits as a client's commit waits, and says how that was. name is the
+// one that commits wait for. It is how an idle session finds out what a commit would feel, and it moves an idle slot on.
+func (s *Server) Heartbeat(ctx context.Context, name string) (Beat, error) {
+	cfg := s.connConfig(s.database, "heartbeat", map[string]string{"synchronous_commit": "on"})
+	var ended atomic.Bool
+	cfg.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
+		if n.Code == "01000" || n.Code == "57P01" {
+			ended.Store(true) // the wait was cancelled, which says nothing of others'
+		}
+	}
+	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
-		return 0, fmt.Errorf("heartbeat: %w", err)
+		return Beat{}, fmt.Errorf("heartbeat: %w", err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	start := time.Now()
-	if _, err := conn.Exec(ctx, "SELECT pg_logical_emit_message(true, 'dbmirror', 'heartbeat')"); err != nil {
-		return 0, fmt.Errorf("heartbeat: %w", err)
+	const bearers = "SELECT coalesce(string_agg(pid::text, ' ' ORDER BY pid), '') FROM pg_stat_replication WHERE application_name = $1"
+	var before string
+	if err := conn.QueryRow(ctx, bearers, name).Scan(&before); err != nil {
+		return Beat{}, fmt.Errorf("heartbeat: %w", err)
 	}
-	return time.Since(start), nil
+	start := time.Now()
+	// One message, so that what is looked at next is as it was when the commit returned.
+	results, err := conn.PgConn().Exec(ctx, `BEGIN; SELECT pg_logical_emit_message(true, 'dbmirror', 'heartbeat') - '0/0'; COMMIT;
+		SELECT coalesce(string_agg(pid::text, ' ' ORDER BY pid), ''), coalesce(min(flush_lsn) - '0/0', 0) FROM pg_stat_replication
+		WHERE application_name = `+quoteLiteral(name)).ReadAll()
+	if err != nil {
+		return Beat{}, fmt.Errorf("heartbeat: %w", err)
+	}
+	beat := Beat{Took: time.Since(start)}
+	after := results[len(results)-1].Rows[0]
+	written, err := strconv.ParseUint(string(results[1].Rows[0][0]), 10, 64)
+	if err != nil {
+		return Beat{}, fmt.Errorf("heartbeat: %w", err)
+	}
+	confirmed, err := strconv.ParseUint(string(after[1]), 10, 64)
+	if err != nil {
+		return Beat{}, fmt.Errorf("heartbeat: %w", err)
+	}
+	// A walsender that came or went meanwhile proves nothing.
+	beat.Unwaited = before != "" && before == string(after[0]) && confirmed < written && !ended.Load()
+	return beat, nil
 }

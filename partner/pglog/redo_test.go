@@ -119,8 +119,8 @@ func TestRedoIdentities(t *testing.T) {
 	p.redo(p.config())
 }
 
-// TestRedoHostileNames redoes tables and columns whose names try to be SQL.
-func TestRedoHostileNames(t *testing.T) {
+// TestAbuseS9RedoHostileNames redoes tables and columns whose names try to be SQL.
+func TestAbuseS9RedoHostileNames(t *testing.T) {
 	p := newRedoPair(t, 0)
 	for i, name := range []string{`x"; DROP TABLE y; --`, `$1`, `select`, `a.b`, `ünïcödé "quoted" ` + strings.Repeat("ä", 20), strings.Repeat("é", 31) + "x", `s`, `t`, `c0`, `back\slash 'single'`, " "} {
 		quoted := `"` + strings.ReplaceAll(name, `"`, `""`) + `"`

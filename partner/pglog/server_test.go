@@ -13,7 +13,7 @@ import (
 	"github.com/f19126b3/dbmirror/partner/pgtest"
 )
 
-func TestSecretIsNeverPrinted(t *testing.T) {
+func TestAbuseS13SecretIsNeverPrinted(t *testing.T) {
 	const text = "postgres://user:hunter2@host/db"
 	s := Secret(text)
 	var out bytes.Buffer
@@ -33,7 +33,7 @@ func TestSecretIsNeverPrinted(t *testing.T) {
 	require.Contains(t, out.String(), secretMask)
 }
 
-func TestDialRefusesWithoutShowingTheDSN(t *testing.T) {
+func TestAbuseS13DialHidesTheDSN(t *testing.T) {
 	for dsn, want := range map[string]string{
 		"postgres://u:hunter2@h:not-a-port/db": "not valid",
 		"postgres://u:hunter2@one,two/db":      "several servers",

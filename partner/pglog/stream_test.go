@@ -33,7 +33,7 @@ func kinds(all []redo.Record) string {
 	return strings.TrimSpace(b.String())
 }
 
-func TestStreamReportsWhatIsHardenedAndNothingElse(t *testing.T) {
+func TestAbuseS8StreamReportsWhatIsHardenedAndNothingElse(t *testing.T) {
 	err := streaming(t, func(t *testing.T, f *fakeServer, log *watchedLog, s *Stream) {
 		synctest.Wait()
 		hold := make(chan struct{})
@@ -267,7 +267,7 @@ func TestStreamRefuses(t *testing.T) {
 	}
 }
 
-func TestStreamRefusesImpossibleLength(t *testing.T) {
+func TestAbuseS14StreamRefusesImpossibleLength(t *testing.T) {
 	for _, length := range []uint32{0, 3, maxFrame + 1, 1<<32 - 1} {
 		err := streaming(t, func(t *testing.T, f *fakeServer, _ *watchedLog, _ *Stream) {
 			f.raw(binary.BigEndian.AppendUint32([]byte{'d'}, length))
@@ -440,7 +440,7 @@ func TestStreamConfigRefused(t *testing.T) {
 	}
 }
 
-func TestStreamHidesDSNWhenItCannotConnect(t *testing.T) {
+func TestAbuseS13StreamHidesTheDSN(t *testing.T) {
 	for name, dial := range map[string]func(context.Context, string, string) (net.Conn, error){
 		"network": func(context.Context, string, string) (net.Conn, error) {
 			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: io.ErrUnexpectedEOF}

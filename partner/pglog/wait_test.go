@@ -340,7 +340,7 @@ func TestWaitKeepsTheOperatorsStandbys(t *testing.T) {
 	require.NoError(t, s.WaitRemove(ctx), "nothing of ours is in it")
 }
 
-func TestWaitMirrorRefusesForeignWalsender(t *testing.T) {
+func TestAbuseS7WaitMirrorRefusesForeignWalsender(t *testing.T) {
 	t.Parallel()
 	_, s, dsn := waitServer(t)
 	ctx := adminContext(t)

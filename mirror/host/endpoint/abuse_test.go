@@ -40,7 +40,7 @@ func timeToClose(conn net.Conn, what string) time.Duration {
 }
 
 // S14, in synthetic time: whoever is slow is cut off at the limit, wherever he is slow.
-func TestSlowConnections(t *testing.T) {
+func TestAbuseS14SlowConnections(t *testing.T) {
 	const head = "POST /dbmirror/v1/" + sessionOne + "/ping HTTP/1.1\r\nHost: x\r\n"
 	for _, c := range []struct {
 		name         string
@@ -91,7 +91,7 @@ func TestSlowConnections(t *testing.T) {
 }
 
 // A flood costs its sender only: messages over the rate are refused, and the log does not grow with them.
-func TestFlood(t *testing.T) {
+func TestAbuseS14Flood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := pipeSite(t, Limits{Rate: 10, Burst: 30}, echoing)
 		flood, honest := s.client(t, PartnerB), s.client(t, Witness)
@@ -204,7 +204,7 @@ func TestConnectionsInAll(t *testing.T) {
 }
 
 // S14: hundreds of silent connections keep nobody out, and cost a bounded amount.
-func TestHalfOpenConnections(t *testing.T) {
+func TestAbuseS14HalfOpenConnections(t *testing.T) {
 	s := tcpSite(t, Limits{MaxHandshakes: 64})
 	open := s.client(t, Witness)
 	_, err := open.Send(t.Context(), "ping", nil)
@@ -308,7 +308,7 @@ func clientHello(t *testing.T) []byte {
 }
 
 // Sizes that are claimed are refused before anything is read or kept for them.
-func TestOversizeBodies(t *testing.T) {
+func TestAbuseS14OversizeBodies(t *testing.T) {
 	s := tcpSite(t, Limits{})
 	config := strangerConfig(s.ca.of(t, id(PartnerB)))
 	chunk := fmt.Sprintf("%x\r\n%s\r\n", 4096, strings.Repeat("x", 4096))

@@ -159,7 +159,7 @@ func copyKey(t *testing.T, a *certs.Authority, f installed) {
 }
 
 // S13: the canary, in every key path and in an error of a Handler, is in no log and no error of a whole exchange.
-func TestCanary(t *testing.T) {
+func TestAbuseS13Canary(t *testing.T) {
 	s, c, _, _ := filedSite(t, newAuthority(t))
 	_, err := c.Send(t.Context(), "ping", []byte(canary))
 	require.NoError(t, err)

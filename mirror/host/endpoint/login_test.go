@@ -175,7 +175,7 @@ func post(addr string, config *tls.Config, session, body string) (status int, te
 }
 
 // S1, S2, S3: everybody who is not expected is refused in TLS, nothing is handled, and both sides are told.
-func TestStrangersAreRefused(t *testing.T) {
+func TestAbuseS3Strangers(t *testing.T) {
 	for _, who := range append(certificateFaults, connectionFaults...) {
 		t.Run(who.name, func(t *testing.T) {
 			s := tcpSite(t, Limits{})
@@ -215,7 +215,7 @@ func mount(t *testing.T) (*site, *httptest.Server) {
 }
 
 // A service that verifies nobody does not open the endpoint in it: the endpoint verifies by itself, and says why in words.
-func TestMountedVerifiesByItself(t *testing.T) {
+func TestAbuseS3Mounted(t *testing.T) {
 	s, web := mount(t)
 	web.StartTLS()
 	for i, who := range certificateFaults {
@@ -259,7 +259,7 @@ func TestMountedForClients(t *testing.T) {
 }
 
 // A good certificate of one session opens nothing in another one at the same address (S2).
-func TestOtherSessionOnAGoodConnection(t *testing.T) {
+func TestAbuseS2OtherSession(t *testing.T) {
 	s := tcpSite(t, Limits{})
 	two := Identity{Session: sessionTwo, Role: PartnerA}
 	require.NoError(t, s.server.Register(SessionConfig{
