@@ -22,8 +22,8 @@ func (m *machine) canWin() (mirror.Server, bool) {
 	own := m.hard()
 	r := own.Record
 	promotable := r.Principal == m.self || r.InSync && r.Safety == mirror.SafetyFull && !r.Suspended && r.HasWitness() &&
-		!own.Dirty && own.Aligned > 0 && !m.queue.damaged
-	promotable = promotable && !m.restored && !m.logBack
+		own.Aligned > 0 && !m.queue.damaged
+	promotable = promotable && !m.restored && !m.logBack && !own.Dirty // elected, it would not become whole
 	if !r.Established() || own.Removed || r.Members[m.self] != own.Incarnation || !promotable {
 		return 0, false
 	}
@@ -202,7 +202,7 @@ func (p *program) checkReign() {
 	}
 	was := p.newest
 	p.newest = reignRecord{seq, p.self, st.Record.Forced}
-	if id, lacks := p.lacks(); lacks && !p.restored {
+	if id, lacks := p.lacks(); lacks && !p.restored && !p.hard().Dirty {
 		p.fail("I2: %s is principal of role sequence %d and lacks commit %d", p.self, seq, id)
 	}
 	if was.server == p.self {

@@ -58,7 +58,7 @@ func init() {
 		{"an operator asks for a failover", 0.35, 25 * time.Second, (*sim).askFailover},
 		{"an operator forces service", 0.2, 12 * time.Second, (*sim).askForce},
 		{"an operator changes his mind", 0.3, 25 * time.Second, (*sim).askChange},
-		{"a fault strikes in a hand-over", 0.3, 2 * time.Second, (*sim).strikeHandover},
+		{"a fault strikes in a hand-over", 0.4, 2 * time.Second, (*sim).strikeHandover},
 	}
 }
 
@@ -138,8 +138,9 @@ func (s *sim) flap() {
 	a, b := s.anyLink()
 	for i := range 2 * (1 + s.rng.IntN(5)) {
 		s.after(time.Duration(i)*s.between(50*time.Millisecond, 2*time.Second), func() {
-			on := i%2 == 0 && !s.healing
-			s.net.cut[a][b], s.net.cut[b][a] = on, on
+			if !s.healing {
+				s.net.cut[a][b], s.net.cut[b][a] = i%2 == 0, i%2 == 0
+			}
 		})
 	}
 }
@@ -160,8 +161,8 @@ func (s *sim) stopProgram() {
 func (s *sim) lieInWait(m *machine) {
 	act := [...]func(){
 		m.crashProgram, m.crashProgram, func() { s.crashMachine(m) }, func() { s.crashMachine(m) },
-		func() { s.standStill(m) }, func() { m.file.failing = 1; s.after(20*time.Millisecond, func() { m.file.failing = 0 }) },
-	}[s.rng.IntN(6)]
+		func() { s.standStill(m) }, func() { s.damageLogOf(m) }, func() { m.file.failing = 1; s.after(20*time.Millisecond, func() { m.file.failing = 0 }) },
+	}[s.rng.IntN(7)]
 	m.ambush = act
 }
 
@@ -301,6 +302,9 @@ func (s *sim) mayForget(m *machine) bool {
 		if o.forgetful || h.Record.Version() != r.Version() || h.Removed || h.Promised != r.Seq || o.self != mirror.Witness && (h.Dirty || h.Aligned != r.Seq) {
 			return false
 		}
+		if o.self.IsPartner() && !o.sound() {
+			return false
+		}
 	}
 	return r.HasWitness() && !r.Suspended && s.newest.seq == r.Seq
 }
@@ -316,10 +320,17 @@ func (s *sim) newestRecord() mirror.Record {
 	return r
 }
 
+// sound says whether a partner has a copy that it could serve from: nobody loses both.
+func (m *machine) sound() bool {
+	h := m.hard()
+	return h.Record.Established() && !h.Removed && !h.Dirty && h.Aligned > 0 && !m.forgetful && !m.restored && !m.logBack && !m.queue.damaged
+}
+
 // damageLog makes a mirror's hardened log unreadable, which its program finds when it starts.
-func (s *sim) damageLog() {
-	m := s.anyPartner()
-	if m.program == nil || m.hard().Record.Principal == m.self && m.open() {
+func (s *sim) damageLog() { s.damageLogOf(s.anyPartner()) }
+
+func (s *sim) damageLogOf(m *machine) {
+	if !m.self.IsPartner() || m.program == nil || m.hard().Record.Principal == m.self && m.open() || !m.other().sound() {
 		return
 	}
 	m.crashProgram()
@@ -338,7 +349,8 @@ func (s *sim) damageLog() {
 func (s *sim) putLogBack() {
 	m := s.anyPartner()
 	at := m.db.progress()
-	if m.hard().Record.Principal == m.self || m.program == nil || at.Seq != m.hard().Aligned || m.hard().Dirty || at.LSN < 2 || at.Seq == 0 {
+	if m.hard().Record.Principal == m.self || m.program == nil || at.Seq != m.hard().Aligned || m.hard().Dirty || at.LSN < 2 || at.Seq == 0 ||
+		!m.other().sound() {
 		return
 	}
 	m.crashProgram()

@@ -91,8 +91,12 @@ func (s *sim) strikeHandover() {
 		return
 	}
 	m.ask(mirror.Command{Kind: mirror.CommandFailover})
+	victim := s.anyone()
 	if s.chance(0.4) {
-		s.lieInWait(s.anyone())
+		victim = m
+	}
+	if s.chance(0.4) {
+		s.lieInWait(victim)
 		return
 	}
 	within := 400 * time.Millisecond
@@ -100,7 +104,6 @@ func (s *sim) strikeHandover() {
 		within = 2*s.plan.gate + 10*time.Millisecond
 	}
 	s.after(s.between(0, within), func() {
-		victim := s.anyone()
 		switch s.rng.IntN(5) {
 		case 0:
 			victim.crashProgram()
@@ -117,7 +120,8 @@ func (s *sim) strikeHandover() {
 
 func (s *sim) reseed() {
 	m := s.anyPartner()
-	if m.program != nil && m.program.status.Role == mirror.RoleMirror {
+	// Only while the principal serves: until then the mirror's may be the only copy, which no server can know.
+	if m.program != nil && m.program.status.Role == mirror.RoleMirror && m.other().open() && m.other() == s.principal() {
 		m.program.ask(mirror.Event{Kind: mirror.EventSeeding}, func(error) {})
 	}
 }

@@ -113,6 +113,8 @@ func (s *sim) play() {
 	s.after(s.between(0, 20*time.Second), s.strikes)
 	s.runUntil(s.plan.faulty, never)
 	s.recover()
+	s.runUntil(s.now+s.plan.timeout()+5*time.Second, never) // what was asked for before is asked for again for so long
+	s.recover()
 	s.calm()
 	s.runGoal()
 	s.recover()
