@@ -26,6 +26,7 @@ type Status struct {
 	Redone      LSN      // in the same log as Hardened
 	EndOfLog    LSN      // of the principal's log, as last heard
 	Lease       Tick     // principal: ticks left of the longest lease; zero: none
+	Keep        Tick     // principal that has just started: ticks for which its database may stay as it was found
 	PromiseLeft Tick     // ticks until this voter may vote for another than PromisedTo
 	PromisedTo  Server
 	StreamIdle  Tick // mirror: ticks since the principal's server was heard
@@ -54,6 +55,9 @@ func (s *Session) Status() Status {
 		Removed: s.hard.Removed, Failed: s.failed, Duty: s.duty,
 		Hardened: s.hardened, Redone: s.redone, EndOfLog: s.logEnd,
 		PromiseLeft: s.promise.Left, PromisedTo: s.promise.To, StreamIdle: s.streamIdle,
+	}
+	if s.cfg.Timing.Lease > 0 && s.keeping() {
+		st.Keep = s.starting - (s.cfg.Timing.Timeout - s.cfg.Timing.Lease)
 	}
 	if s.role() == RolePrincipal {
 		m := s.peers[s.mirror()]

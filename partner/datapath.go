@@ -127,7 +127,7 @@ func (d *dataPath) run(ctx context.Context) {
 			case <-done:
 			}
 		}()
-		if wish.Gate == mirror.GateOpen && d.p.host.Overdue() {
+		if wish.Role == mirror.RolePrincipal && wish.Gate != mirror.GateClosed && d.p.host.Overdue() {
 			wish.Gate = mirror.GateClosed
 		}
 		err := d.reconcile(step, wish)

@@ -181,16 +181,21 @@ func (h *Host) publish() {
 	h.expiry.Store(h.expires(st))
 }
 
-// expires is when, on the clock of ticks, a principal that serves by a lease must have had it renewed; zero: it serves by
-// none. It is counted from the last tick that the session knows of, not from now: a step may have waited for its disk.
+// expires is when, on the clock of ticks, a principal that serves by a lease must have had it renewed, and one that has
+// just started, and leaves its database as it found it, must have got one; zero: it needs none. It is counted from the
+// last tick that the session knows of, not from now: a step may have waited for its disk.
 func (h *Host) expires(st mirror.Status) int64 {
-	if !st.Serving || st.Lease == 0 {
+	left := st.Lease
+	if st.Duty.Gate == mirror.GateKeep {
+		left = max(left, st.Keep)
+	}
+	if left == 0 || !st.Serving && st.Duty.Gate != mirror.GateKeep {
 		return 0
 	}
-	return int64(h.counted + time.Duration(st.Lease)*h.Tick())
+	return int64(h.counted + time.Duration(left)*h.Tick())
 }
 
-// Overdue says whether the lease that this principal serves by has run out although the session still has it serve: its
+// Overdue says whether the lease that this principal serves by has run out although the session still lets it serve: its
 // goroutine is held up, by a slow disk for example. The data path must not wait for it to close the database.
 func (h *Host) Overdue() bool {
 	at := h.expiry.Load()
@@ -281,10 +286,11 @@ func (h *Host) Run(ctx context.Context) error {
 const goodbye = time.Second
 
 func (h *Host) loop(ctx context.Context) error {
-	h.wish(h.Status().Duty)
 	clock := newClock(h.Tick())
 	defer clock.stop()
 	h.counted = clock.last
+	h.publish()
+	h.wish(h.Status().Duty)
 	for {
 		var r *request
 		select {

@@ -172,6 +172,9 @@ func TestALeaseRunsOutWithoutTheSession(t *testing.T) {
 	require.Zero(t, h.expires(mirror.Status{Lease: 3}), "nothing is served")
 	h.counted = sinceBoot() - time.Minute // the session has been held up for a minute since it counted its last tick
 	require.EqualValues(t, h.counted+3*h.Tick(), h.expires(mirror.Status{Serving: true, Lease: 3}))
+	kept := mirror.Duty{Role: mirror.RolePrincipal, Gate: mirror.GateKeep}
+	require.EqualValues(t, h.counted+5*h.Tick(), h.expires(mirror.Status{Keep: 5, Lease: 3, Duty: kept}), "found open, and not closed by anybody else")
+	require.EqualValues(t, h.counted+6*h.Tick(), h.expires(mirror.Status{Keep: 5, Lease: 6, Duty: kept}))
 	h.expiry.Store(int64(sinceBoot() - time.Nanosecond))
 	require.True(t, h.Overdue())
 	h.expiry.Store(int64(sinceBoot() + time.Hour))

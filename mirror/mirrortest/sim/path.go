@@ -212,7 +212,7 @@ func (d *path) look() {
 	}
 	wish := d.wish
 	d.working = d.number
-	if wish.Gate == mirror.GateOpen && d.p.overdue() {
+	if wish.Role == mirror.RolePrincipal && wish.Gate != mirror.GateClosed && d.p.overdue() {
 		d.meet(overdueClosed)
 		wish.Gate = mirror.GateClosed
 	}

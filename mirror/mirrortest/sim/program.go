@@ -69,6 +69,7 @@ func (p *program) start() {
 		p.path = newPath(p)
 		p.path.checkLog()
 	}
+	p.publish()
 	p.wish(p.status.Duty)
 	p.strike()
 	if p.path != nil {
@@ -224,8 +225,12 @@ func (p *program) carry(r *request, fx mirror.Effects, now *mirror.Status, halte
 // publish notes until when the lease lasts that this principal serves by.
 func (p *program) publish() {
 	p.expiry = 0
-	if p.status.Serving && p.status.Lease > 0 {
-		p.expiry = p.counted - time.Duration(p.due)*p.plan.tick + time.Duration(p.status.Lease)*p.plan.tick
+	left, kept := p.status.Lease, p.status.Duty.Gate == mirror.GateKeep
+	if kept {
+		left = max(left, p.status.Keep)
+	}
+	if left > 0 && (kept || p.status.Serving) {
+		p.expiry = p.counted - time.Duration(p.due)*p.plan.tick + time.Duration(left)*p.plan.tick
 	}
 	p.checkReign()
 }
