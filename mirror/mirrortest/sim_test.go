@@ -18,7 +18,7 @@ import (
 )
 
 var (
-	simSeeds = flag.Int("sim.seeds", 500, "how many seeds to simulate")
+	simSeeds = flag.Int("sim.seeds", 1500, "how many seeds to simulate")
 	simSeed  = flag.Uint64("sim.seed", 1, "the first of them")
 )
 
@@ -27,7 +27,7 @@ func TestSimulate(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(400)) // little lives long
 	var total sim.Result
 	var mu sync.Mutex
-	failures := 0
+	failures, played := 0, 0
 	next := *simSeed
 	end := next + uint64(*simSeeds)
 	var workers sync.WaitGroup
@@ -48,6 +48,7 @@ func TestSimulate(t *testing.T) {
 					r = sim.Run(sim.Config{Seed: seed, Trace: true})
 				}
 				mu.Lock()
+				played++
 				total.RoleChanges += r.RoleChanges
 				total.Commits += r.Commits
 				total.Steps += r.Steps
@@ -77,9 +78,9 @@ func TestSimulate(t *testing.T) {
 			t.Logf("not reached: %s", name)
 		}
 	}
-	t.Logf("%d steps, %.0f virtual hours in %s, CPU %s: %.0f seeds an hour of CPU", total.Steps, total.Virtual.Hours(), time.Since(began), used, float64(*simSeeds)/used.Hours())
+	t.Logf("%d steps, %.0f virtual hours in %s, CPU %s: %.0f seeds an hour of CPU", total.Steps, total.Virtual.Hours(), time.Since(began), used, float64(played)/used.Hours())
 	fmt.Printf("simulated seeds=%d failures=%d role_changes=%d commits=%d situations=%d/%d\n",
-		*simSeeds, failures, total.RoleChanges, total.Commits, met, len(sim.Situations()))
+		played, failures, total.RoleChanges, total.Commits, met, len(sim.Situations()))
 }
 
 func cpu() time.Duration {

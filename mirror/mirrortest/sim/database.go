@@ -11,10 +11,8 @@ import (
 // by itself when the program beside it dies.
 type database struct {
 	*machine
-	up       bool
-	life     int // counts starts: what was proven in an earlier one is void
-	system   uint64
-	timeline int
+	up   bool
+	life int // counts starts: what was proven in an earlier one is void
 
 	next    mirror.LSN // end of the log
 	log     []walRecord
@@ -36,7 +34,6 @@ type database struct {
 	sequence uint64 // the next value
 	logged   uint64 // the next value after a crash
 	strange  bool   // a stranger has changed whom commits wait for
-	opened   time.Duration
 }
 
 // walRecord is what the log says: a client's commit, a redone one, or a row of progress.
@@ -80,7 +77,7 @@ type reign struct {
 
 func newDatabase(m *machine) *database {
 	return &database{
-		machine: m, up: true, life: 1, system: m.rng.Uint64(), next: mirror.LSN(m.rng.Uint64N(1 << 40)), gate: mirror.GateOpen,
+		machine: m, up: true, life: 1, next: mirror.LSN(m.rng.Uint64N(1 << 40)), gate: mirror.GateOpen,
 		sequence: 1, logged: 33,
 	}
 }
@@ -260,7 +257,6 @@ func (d *database) setGate(g mirror.Gate) {
 		d.meet(closedAfterService)
 	}
 	if g == mirror.GateOpen {
-		d.opened = d.now
 		d.checkOpen()
 		d.checkService()
 	}

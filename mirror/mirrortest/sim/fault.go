@@ -404,7 +404,6 @@ func (s *sim) restoreBackup() {
 	d.rebuild(keep)
 	d.next = d.end() + 1000
 	d.slots = nil
-	d.timeline++
 	s.ledger.reset = true
 	if m.hard().Record.Principal == m.self {
 		s.meet(principalRestored)

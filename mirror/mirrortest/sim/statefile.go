@@ -18,11 +18,10 @@ type stateFile struct {
 	pending []byte       // a copy that was written and not synced: it outlives the program only
 	counter uint64
 	state   mirror.HardState // as last known to be on disk
-	stored  bool
-	failing float64 // probability that a sync fails
-	failed  bool    // one has failed: nothing more is written in this life of the program
-	flipped bool    // a copy is bad already: one that was torn as well would be a second fault
-	writing uint64  // numbers the saves, so that one that was cut off is known
+	failing float64          // probability that a sync fails
+	failed  bool             // one has failed: nothing more is written in this life of the program
+	flipped bool             // a copy is bad already: one that was torn as well would be a second fault
+	writing uint64           // numbers the saves, so that one that was cut off is known
 }
 
 var (
@@ -70,7 +69,7 @@ func (f *stateFile) create(state mirror.HardState) {
 		b := encodeCopy(slot, state.Append(nil))
 		f.disk[slot] = [2][]byte{b, b}
 	}
-	f.pending, f.failed, f.state, f.stored = nil, false, state, true
+	f.pending, f.failed, f.state = nil, false, state
 }
 
 // load reads the newest state and writes it to both slots again. The slots are always one write apart; anything else
