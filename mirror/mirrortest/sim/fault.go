@@ -323,6 +323,9 @@ func (s *sim) newestRecord() mirror.Record {
 // sound says whether a partner has a copy that it could serve from: nobody loses both.
 func (m *machine) sound() bool {
 	h := m.hard()
+	if w := m.machines[mirror.Witness]; m.plan.witness && (w.forgetful || !w.hard().Record.Established()) {
+		return false // it could not be forced into service
+	}
 	return h.Record.Established() && !h.Removed && !h.Dirty && h.Aligned > 0 && !m.forgetful && !m.restored && !m.logBack && !m.queue.damaged
 }
 

@@ -52,7 +52,7 @@ func (e *engine) newPlan() plan {
 	p.copying = e.between(time.Second, 12*time.Second)
 	p.look = 250 * time.Millisecond
 	p.clients, p.think = 1+e.rng.IntN(4), e.between(300*time.Millisecond, 3*time.Second)
-	p.huge, p.poison = e.maybe(0.2, 0.03), e.maybe(0.15, 0.01)
+	p.huge, p.poison = e.maybe(0.2, 0.01), e.maybe(0.15, 0.01)
 	p.cancels, p.abandonment = e.maybe(0.4, 0.5), e.maybe(0.4, 0.3)
 	p.faulty = e.between(130*time.Second, 190*time.Second)
 	for f := range p.every {
