@@ -127,6 +127,7 @@ func TestSimulateFinds(t *testing.T) {
 				r := sim.Run(m.config)
 				what, _, _ := strings.Cut(r.Failure, "\n")
 				if strings.HasPrefix(what, m.found) || strings.Contains(what, "invariant broken: "+m.found) || len(m.found) > 2 && strings.Contains(what, m.found) {
+					require.Empty(t, sim.Run(sim.Config{Seed: seed}).Failure, "without the planted error")
 					t.Logf("seed %d: %s", seed, what)
 					return
 				}

@@ -249,7 +249,7 @@ func (d *database) checkService() {
 		return
 	}
 	mine, theirs := d.hard().Record, o.hard().Record
-	if !mine.Established() || !theirs.Established() {
+	if !mine.Established() || !theirs.Established() || d.leftOpen || o.leftOpen {
 		return // one of them lost its state, or there is no session yet
 	}
 	alone := !mine.HasWitness() || !theirs.HasWitness()

@@ -251,7 +251,7 @@ func (d *database) setGate(g mirror.Gate) {
 	d.say("%s: gate %s", d.name(), g)
 	d.mix(uint64(d.self), uint64(g), uint64(d.now))
 	was := d.gate
-	d.gate = g
+	d.gate, d.leftOpen = g, false
 	if was == mirror.GateOpen {
 		d.endClients()
 		d.meet(closedAfterService)

@@ -34,6 +34,7 @@ type machine struct {
 	// What is known to be missing here, and found out before it is used: the server was restored as a mirror, until it is
 	// copied anew, or the log was put back, until the program starts.
 	restored, logBack bool
+	leftOpen          bool // it lost its state with its database open: nobody closes that before the session admits it
 	forgetful         bool // its state is damaged, and about to be taken away
 	ambush            func()
 	lives             int
@@ -135,6 +136,7 @@ func (m *machine) wipe() {
 	m.file.create(mirror.HardState{Self: m.self, Incarnation: m.newIncarnation()})
 	if m.self.IsPartner() {
 		m.queue = &queue{}
+		m.leftOpen = m.db.gate == mirror.GateOpen
 		m.meet(partnerForgot)
 	} else {
 		m.meet(witnessForgot)
