@@ -102,6 +102,13 @@ func (m *machine) checkLoaded(hard mirror.HardState) {
 		m.fail("I10: %s has forgotten %s, it finds %s", m.name(), describeHard(*known), describeHard(hard))
 	}
 	m.noteRecord(hard)
+	if r := hard.Record; r.Forced && r.Principal == m.self && r.Change == 0 && m.newest.seq < r.Seq {
+		// It died after its election had reached the disk: what that gives up was not noted yet.
+		for id, lacks := m.lacks(); lacks; id, lacks = m.lacks() {
+			m.ledger.forgiven.add(id)
+		}
+		m.ledger.reset = true
+	}
 }
 
 // noteRecord remembers what a server has on disk (I11: each version has one value).
@@ -132,7 +139,7 @@ func (p *program) checkSaved(before *mirror.Status, hard mirror.HardState) {
 			p.forcedService(before.Record, r)
 		}
 	}
-	if r.Seq > before.Record.Seq && r.Principal == p.self && r.InSync && r.Fork.Seq > 0 && before.Record.Principal != p.self {
+	if r.Seq > max(before.Record.Seq, p.newest.seq) && r.Principal == p.self && r.InSync && r.Fork.Seq > 0 && before.Record.Principal != p.self {
 		p.checkTransfer()
 	}
 	p.checkCandidates("after a save")
@@ -143,7 +150,7 @@ func (p *program) checkSaved(before *mirror.Status, hard mirror.HardState) {
 // knew no newer one, nothing may be.
 func (p *program) forcedService(basis, won mirror.Record) {
 	id, lacks := p.lacks()
-	honest := basis.InSync && basis.HasWitness() && p.forcedOn == basis.Version()
+	honest := !p.restored && basis.InSync && basis.HasWitness() && p.forcedOn == basis.Version()
 	if lacks && honest {
 		p.fail("I18: %s was forced into service on record %s, which says in sync, and lacks commit %d", p.name(), basis.Version(), id)
 	}

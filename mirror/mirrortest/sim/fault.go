@@ -170,7 +170,11 @@ func (s *sim) lieInWait(m *machine) {
 func (p *program) spring(takes time.Duration) {
 	if act := p.ambush; act != nil && !p.healing {
 		p.ambush = nil
-		p.after(time.Duration(1.3*p.rng.Float64()*float64(takes)), act)
+		p.after(time.Duration(1.3*p.rng.Float64()*float64(takes)), func() {
+			if !p.healing {
+				act()
+			}
+		})
 	}
 }
 

@@ -43,6 +43,9 @@ func (s *sim) anyCommand() {
 	if c.Kind == mirror.CommandForceService && s.plan.every[forceFault] == 0 {
 		c.Expect = mirror.Version{Seq: 1 << 40}
 	}
+	if c.Kind == mirror.CommandEstablish && !m.hard().Record.Established() {
+		return // nobody establishes at both partners at once
+	}
 	if c.Kind == mirror.CommandSuspend && s.chance(0.5) {
 		c.Reason = mirror.ReasonCommand
 	}
@@ -104,6 +107,9 @@ func (s *sim) strikeHandover() {
 		within = 2*s.plan.gate + 10*time.Millisecond
 	}
 	s.after(s.between(0, within), func() {
+		if s.healing {
+			return
+		}
 		switch s.rng.IntN(5) {
 		case 0:
 			victim.crashProgram()

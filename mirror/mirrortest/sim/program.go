@@ -57,6 +57,7 @@ func newProgram(m *machine, hard mirror.HardState) *program {
 		m.fail("%s: %v", m.name(), err)
 	}
 	p := &program{machine: m, session: session, counted: m.clock()}
+	m.unwatched = m.now
 	p.status = session.Status()
 	p.returned = p.status.Role == mirror.RolePrincipal
 	return p
