@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -64,11 +65,13 @@ func (p *pair) close() {
 	p.tail()
 }
 
+// freeAddr is an address of loopback where nobody listens. It is this test's until its end: nobody is given it as the
+// port of an outgoing connection while the program that listens there is down.
 func freeAddr(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, release, err := holdPort()
 	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	t.Cleanup(release)
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 }
 
 // log shows what the servers say when the test is verbose.

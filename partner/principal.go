@@ -247,10 +247,10 @@ func (d *dataPath) drain(ctx context.Context, duty mirror.Duty) error {
 	return nil
 }
 
-// watch looks after the log kept for the mirror, once a second: at the budget the session is suspended, and then the
+// watch looks after the log kept for the mirror, twice a second: at the budget the session is suspended, and then the
 // log is given up, before it fills the disk.
 func (d *dataPath) watch(ctx context.Context, duty mirror.Duty) error {
-	if time.Since(d.have.looked) < time.Second || d.have.reign.Slot == "" {
+	if time.Since(d.have.looked) < watchEvery || d.have.reign.Slot == "" {
 		return nil
 	}
 	d.have.looked = time.Now()
@@ -310,16 +310,16 @@ func (d *dataPath) waitLost(found pglog.Waiting, name string, duty mirror.Duty) 
 	d.report(mirror.Event{Kind: mirror.EventWaitLost, Seq: duty.Seq})
 }
 
-// heartbeatEvery is how often a principal tries what a commit feels: often enough that one that does not wait is noticed
-// within two seconds.
-const heartbeatEvery = time.Second
+// watchEvery is how often a principal looks after its server, and tries what a commit feels: often enough that one that
+// does not wait is noticed within two seconds.
+const watchEvery = 500 * time.Millisecond
 
 // heartbeatLimit is how long that may take.
 const heartbeatLimit = 5 * time.Second
 
 // heartbeat measures, beside the work, how long a commit waits for the mirror, and notices when it does not.
 func (d *dataPath) heartbeat(duty mirror.Duty) {
-	if duty.Wait != mirror.WaitMirror || duty.Gate != mirror.GateOpen || d.beat.running() || time.Since(d.beaten) < heartbeatEvery-look {
+	if duty.Wait != mirror.WaitMirror || duty.Gate != mirror.GateOpen || d.beat.running() || time.Since(d.beaten) < watchEvery-look {
 		return
 	}
 	d.beaten = time.Now()
