@@ -2,7 +2,6 @@ package partner
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -17,11 +16,7 @@ import (
 
 	"github.com/f19126b3/dbmirror/mirror"
 	"github.com/f19126b3/dbmirror/mirror/host"
-)
-
-var (
-	chaosRuns = flag.Int("chaos.runs", 10, "how often TestChaos lets a pair meet one to three faults at once")
-	chaosSeed = flag.Uint64("chaos.seed", 0, "seed of the faults of TestChaos's first run, as a run prints it; 0: drawn")
+	"github.com/f19126b3/dbmirror/partner/internal/testflag"
 )
 
 // chaos is a pair of real servers and programs under fire.
@@ -84,12 +79,12 @@ func newChaos(t *testing.T) *chaos {
 func TestChaos(t *testing.T) {
 	t.Parallel()
 	c := newChaos(t)
-	seed := *chaosSeed
+	seed := *testflag.ChaosSeed
 	if seed == 0 {
 		seed = rand.Uint64()
 	}
-	seeds := deal(seed, *chaosRuns, c.kinds)
-	if *chaosSeed != 0 && len(seeds) > 0 {
+	seeds := deal(seed, *testflag.ChaosRuns, c.kinds)
+	if *testflag.ChaosSeed != 0 && len(seeds) > 0 {
 		seeds[0] = seed
 	}
 	defer c.report()

@@ -6,6 +6,7 @@ import (
 
 	"github.com/f19126b3/dbmirror/mirror"
 	"github.com/f19126b3/dbmirror/mirror/host/crashpoint"
+	"github.com/f19126b3/dbmirror/partner/internal/testflag"
 )
 
 // crashCase is one point in one role, and the scene in which a program comes to it.
@@ -44,9 +45,9 @@ func chosen(all [][]crashCase) [][]crashCase {
 	for i := range all {
 		all[i] = slices.DeleteFunc(all[i], func(c crashCase) bool {
 			as := cast{c.scene.name, c.at.Role}
-			again := points[c.at.Point] && casts[as] && !*crashAll
+			again := points[c.at.Point] && casts[as] && !*testflag.CrashAll
 			points[c.at.Point], casts[as] = true, true
-			return again || !strings.Contains(c.String(), *crashOnly)
+			return again || !strings.Contains(c.String(), *testflag.CrashOnly)
 		})
 	}
 	return all

@@ -1,7 +1,6 @@
 package partner
 
 import (
-	"flag"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -12,11 +11,7 @@ import (
 
 	"github.com/f19126b3/dbmirror/mirror"
 	"github.com/f19126b3/dbmirror/mirror/host/crashpoint"
-)
-
-var (
-	crashAll  = flag.Bool("crash.all", false, "TestCrash: meet every point in every role and scene, not only once")
-	crashOnly = flag.String("crash.only", "", "TestCrash: meet only the points whose name, role or scene contains this")
+	"github.com/f19126b3/dbmirror/partner/internal/testflag"
 )
 
 // crashTally counts over all sessions of the test.
@@ -51,7 +46,7 @@ func TestCrash(t *testing.T) {
 	if t.Failed() {
 		return
 	}
-	if *crashOnly == "" {
+	if *testflag.CrashOnly == "" {
 		for _, p := range crashpoint.Points() {
 			require.True(t, tally.points[p], "no program was ended at %q", p)
 		}

@@ -1,7 +1,6 @@
 package partner
 
 import (
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -10,9 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/partner/internal/testflag"
 )
-
-var killRuns = flag.Int("kill.runs", 2, "how often each process and each server is killed in TestKill")
 
 // victim is what is killed in one run, by its role at that moment.
 type victim struct {
@@ -41,7 +39,7 @@ func TestKill(t *testing.T) {
 	principal := p.settle()
 	total, failovers := 0, 0
 	var slowest time.Duration
-	for run := range *killRuns {
+	for run := range *testflag.KillRuns {
 		for _, v := range victims {
 			name := fmt.Sprintf("%s/%d", v.name, run+1)
 			before := principal
@@ -73,7 +71,7 @@ func TestKill(t *testing.T) {
 		}
 	}
 	fmt.Printf("kill runs=%d acknowledged=%d lost=0 duplicated=0 different=0 failovers=%d slowest_failover=%.1f s\n",
-		*killRuns*len(victims), total, failovers, slowest.Seconds())
+		*testflag.KillRuns*len(victims), total, failovers, slowest.Seconds())
 }
 
 // run lets the load go on for a while.
