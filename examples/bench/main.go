@@ -9,7 +9,11 @@
 //
 // The peers are PostgreSQL's own: logical replication, asynchronous and synchronous; physical replication; a bare reader
 // of the log; and pg_auto_failover where its programs are installed (Debian's packages pg-auto-failover-cli and
-// postgresql-15-auto-failover). docs/performance.md says how to read the table.
+// postgresql-15-auto-failover).
+//
+// A row of the table: ours and the peer's figure, each the median of the rounds; the median of the ratios within a round,
+// and their spread; the goal and whether it is met; the rounds; what a sync took, in microseconds. Close everything else
+// before you measure: on a busy machine only the spread is true.
 package main
 
 import (
