@@ -26,7 +26,6 @@ type chaos struct {
 	history   *history
 	kinds     []*faultKind
 	principal mirror.Server
-	seeds     []uint64
 	sequences map[string]map[int64]bool // every number that was handed out, by sequence
 
 	guard   sync.Mutex

@@ -197,7 +197,6 @@ func opening(name string, side func(*site) mirror.Server, before func(*site, mir
 
 func principalSide(s *site) mirror.Server { return s.principal }
 func mirrorSide(s *site) mirror.Server    { return s.mirrorSide() }
-func witnessSide(*site) mirror.Server     { return mirror.Witness }
 func asItWas(*site, mirror.Server)        {}
 
 // withoutPlace: the file that says which database is the partner's was removed.

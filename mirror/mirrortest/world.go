@@ -118,12 +118,6 @@ func (w *world) copyFrom(o *world) {
 	w.packets = packets
 }
 
-// holdsPacket says whether the packet may arrive already.
-func (w *world) holdsPacket(id uint16) bool {
-	_, found := slices.BinarySearch(w.packets, id)
-	return found
-}
-
 func packetPrint(id uint16) uint64 { return mix(uint64(id) | 1<<40) }
 
 func sitePrint(number uint32) uint64 { return mix(uint64(number) | 1<<41) }

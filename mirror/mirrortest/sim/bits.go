@@ -25,15 +25,6 @@ func (s set) remove(id uint32) {
 	}
 }
 
-func (s *set) addAll(o set) {
-	for len(*s) < len(o) {
-		*s = append(*s, 0)
-	}
-	for i, w := range o {
-		(*s)[i] |= w
-	}
-}
-
 func (s set) clone() set { return slices.Clone(s) }
 
 // first is the lowest number in s that is in none of the others.
