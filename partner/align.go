@@ -44,7 +44,8 @@ func (d *dataPath) align(ctx context.Context, duty mirror.Duty, st mirror.Status
 	return d.seed(ctx, reign, duty, st)
 }
 
-// undivided says whether this server was principal before and has committed nothing that the present one lacks.
+// undivided says whether this server was principal before, and it and the present one have the same up to the fork, and
+// this one nothing beyond it. What it has beyond is saved.
 func (d *dataPath) undivided(ctx context.Context, duty mirror.Duty) (bool, error) {
 	hard := d.p.host.Hard()
 	own, err := d.server.Reign(ctx, d.p.id.String(), hard.Aligned)
@@ -54,8 +55,10 @@ func (d *dataPath) undivided(ctx context.Context, duty mirror.Duty) (bool, error
 	if err != nil {
 		return false, err
 	}
-	fork := duty.Fork.LSN
-	if fork == 0 {
+	// A principal that never followed this one branched off in an earlier role sequence: all of this reign is beyond the
+	// fork, and what the principal committed before it, and lacks here, nobody can know.
+	followed, fork := duty.Fork.LSN != 0, duty.Fork.LSN
+	if !followed {
 		fork = own.Start
 	}
 	// Everything the server still does for clients must be over before its tail is read.
@@ -68,7 +71,8 @@ func (d *dataPath) undivided(ctx context.Context, duty mirror.Duty) (bool, error
 	if err := d.server.FreeSlot(ctx, own.Slot); err != nil {
 		return false, err
 	}
-	return d.saveTail(ctx, own.Slot, fork, duty)
+	none, err := d.saveTail(ctx, own.Slot, fork, duty)
+	return none && followed, err
 }
 
 // keeps says whether this server still has all of its own log up to the fork. One that was put back to an older state has

@@ -122,6 +122,45 @@ func TestForcedService(t *testing.T) {
 	require.Contains(t, string(journal), "1 transactions with 2 changes")
 }
 
+// TestForcedBack: service is forced on the mirror, and then on the former principal, which never followed it and has
+// commits that it lacks. When it comes back it is copied, though it has committed nothing itself.
+func TestForcedBack(t *testing.T) {
+	p := newPair(t)
+	p.exec(mirror.PartnerA, ledgerTable)
+	p.startWitness()
+	b := p.start(mirror.PartnerB)
+	a := p.start(mirror.PartnerA)
+	p.awaitSynchronized(mirror.PartnerA)
+	p.exec(mirror.PartnerA, "INSERT INTO ledger(id) VALUES (1)")
+	p.command("suspend", func() error { return a.Suspend(t.Context()) })
+	p.await(mirror.PartnerA, "suspended", 10*time.Second, func(st Status) bool { return st.State == mirror.StateSuspended && st.Waiting == "" })
+	p.exec(mirror.PartnerA, "INSERT INTO ledger(id) VALUES (2), (3)")
+
+	serving := func(st Status) bool { return st.Serving && st.Gate == mirror.GateOpen }
+	p.halt(mirror.PartnerA)
+	require.NoError(t, p.pg[mirror.PartnerA].Kill())
+	p.command("force service", func() error { return b.ForceService(t.Context(), b.PlanForce().Token) })
+	p.await(mirror.PartnerB, "serving by force", 15*time.Second, serving)
+	p.halt(mirror.PartnerB)
+	require.NoError(t, p.pg[mirror.PartnerB].Kill())
+
+	require.NoError(t, p.pg[mirror.PartnerA].Restart(t.Context()))
+	a = p.start(mirror.PartnerA)
+	p.await(mirror.PartnerA, "deposed", 15*time.Second, func(st Status) bool { return st.Role == mirror.RoleMirror })
+	p.command("force service back", func() error { return a.ForceService(t.Context(), a.PlanForce().Token) })
+	forced := p.await(mirror.PartnerA, "serving by force", 15*time.Second, serving)
+	require.Zero(t, forced.Record.Fork.LSN, "it never followed the other one")
+
+	require.NoError(t, p.pg[mirror.PartnerB].Restart(t.Context()))
+	p.start(mirror.PartnerB)
+	p.await(mirror.PartnerB, "a closed, suspended mirror", 15*time.Second, func(st Status) bool {
+		return st.Role == mirror.RoleMirror && st.State == mirror.StateSuspended && st.Gate == mirror.GateClosed
+	})
+	p.command("resume", func() error { return a.Resume(t.Context()) })
+	p.awaitSynchronized(mirror.PartnerA)
+	p.awaitEqual()
+}
+
 // TestLogBudget: a mirror that stays away may cost the principal so much log and no more. At the budget the session is
 // suspended, the log is given up, commits go on, and the mirror is copied anew.
 func TestLogBudget(t *testing.T) {
