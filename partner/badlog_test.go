@@ -114,11 +114,11 @@ func damagedLog(t *testing.T, p *pair) {
 	former := p.reigned()
 	p.restart(func(dir string) {
 		damage(t, filepath.Join(dir, "log"))
-		require.True(t, hardState(t, p).Record.InSync)
+		require.True(t, hardState(t, p, mirror.PartnerB).Record.InSync)
 		made, err := New(p.config(mirror.PartnerB))
 		require.NoError(t, err, "a damaged log is no reason not to start")
 		made.close()
-		hard := hardState(t, p)
+		hard := hardState(t, p, mirror.PartnerB)
 		require.True(t, hard.Dirty, "the loss is on disk before anything is said")
 		require.Zero(t, hard.Aligned)
 		found, err := filepath.Glob(filepath.Join(dir, "log-damaged-*"))
@@ -168,10 +168,10 @@ func damage(t *testing.T, dir string) {
 }
 
 // hardState is what the mirror, which does not run, has on disk.
-func hardState(t *testing.T, p *pair) mirror.HardState {
+func hardState(t *testing.T, p *pair, s mirror.Server) mirror.HardState {
 	id, err := host.ParseSessionID(p.session)
 	require.NoError(t, err)
-	f, err := statefile.Open(filepath.Join(p.dir, mirror.PartnerB.String(), "state"), id)
+	f, err := statefile.Open(filepath.Join(p.dir, s.String(), "state"), id)
 	require.NoError(t, err)
 	defer f.Close()
 	raw, ok, err := f.Load()
@@ -374,12 +374,23 @@ func TestLostLogIsNotPromoted(t *testing.T) {
 	p.kill(mirror.PartnerA)
 	require.NoError(t, p.pg[mirror.PartnerA].Kill())
 	p.kill(mirror.PartnerB)
-	require.True(t, hardState(t, p).Record.InSync)
+	require.True(t, hardState(t, p, mirror.PartnerB).Record.InSync)
 	require.NoError(t, redo.Discard(filepath.Join(p.dir, mirror.PartnerB.String(), "log")))
 	b := p.start(mirror.PartnerB)
-	require.Eventually(t, func() bool {
-		conditions, err := b.Explain(t.Context())
-		require.NoError(t, err)
+	p.awaitUnfit(b)
+	require.Equal(t, mirror.RoleMirror, b.Status().Role)
+	require.NoError(t, p.pg[mirror.PartnerA].Restart(t.Context()))
+	p.start(mirror.PartnerA)
+	p.awaitSynchronized(mirror.PartnerA)
+	p.awaitEqual()
+}
+
+// awaitUnfit waits until everything but the copy of a mirror speaks for a failover.
+func (p *pair) awaitUnfit(b *Partner) {
+	p.t.Helper()
+	require.Eventually(p.t, func() bool {
+		conditions, err := b.Explain(p.t.Context())
+		require.NoError(p.t, err)
 		unmet := map[string]string{}
 		for _, c := range conditions {
 			if !c.Met {
@@ -387,13 +398,8 @@ func TestLostLogIsNotPromoted(t *testing.T) {
 			}
 		}
 		text, err := json.Marshal(unmet)
-		require.NoError(t, err)
-		t.Logf("%s", text)
+		require.NoError(p.t, err)
+		p.t.Logf("%s", text)
 		return len(unmet) == 1 && unmet["this mirror is fit to serve"] == mirror.ReasonSeeding.String()
 	}, 20*time.Second, 300*time.Millisecond, "everything but the lost log speaks for a failover")
-	require.Equal(t, mirror.RoleMirror, b.Status().Role)
-	require.NoError(t, p.pg[mirror.PartnerA].Restart(t.Context()))
-	p.start(mirror.PartnerA)
-	p.awaitSynchronized(mirror.PartnerA)
-	p.awaitEqual()
 }

@@ -94,12 +94,12 @@ func writeSynced(path string, b []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// forgetPlace lets a partner without a session take any database.
+// forgetPlace lets a partner without a session take any database, in any state.
 func (p *Partner) forgetPlace() error {
 	if err := os.Remove(filepath.Join(p.cfg.Dir, placeFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("forget which database this partner belonged to: %w", err)
 	}
-	return nil
+	return p.forgetHandover()
 }
 
 func (d *dataPath) setPlace(own place) {

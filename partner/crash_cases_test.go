@@ -127,8 +127,8 @@ func whileHandingOver() []crashCase {
 	return slices.Concat(
 		in(handover, mirror.RolePrincipal,
 			crashpoint.GateUnwritten, crashpoint.GateWritten, crashpoint.SessionsUnended, crashpoint.SessionsEnded,
-			crashpoint.BarrierUnwritten, crashpoint.BarrierWritten, crashpoint.DrainedTold, crashpoint.TransferUnsent,
-			crashpoint.TransferSent,
+			crashpoint.BarrierUnwritten, crashpoint.BarrierWritten, crashpoint.BarrierKept, crashpoint.DrainedTold,
+			crashpoint.TransferUnsent, crashpoint.TransferSent,
 			crashpoint.RedoUndrained, crashpoint.RedoDrained, crashpoint.SlotUnmade, crashpoint.SlotMade, crashpoint.SequencesUnmoved,
 			crashpoint.SequenceMoved, crashpoint.SequencesMoved, crashpoint.ReignUnwritten, crashpoint.ReignWritten, crashpoint.WholeTold,
 			crashpoint.Unopened, crashpoint.Opened),
@@ -142,7 +142,7 @@ func whileHandingOver() []crashCase {
 			crashpoint.SegmentNamed, crashpoint.SegmentMade, crashpoint.SegmentKept, crashpoint.SegmentRemoved, crashpoint.SegmentGone),
 		in(withServer(handover), mirror.RolePrincipal,
 			crashpoint.SequencesMoved, crashpoint.SlotMade, crashpoint.ReignWritten, crashpoint.WholeTold, crashpoint.Opened,
-			crashpoint.RedoDrained, crashpoint.BarrierWritten, crashpoint.TransferSent, crashpoint.GateWritten),
+			crashpoint.RedoDrained, crashpoint.BarrierWritten, crashpoint.BarrierKept, crashpoint.TransferSent, crashpoint.GateWritten),
 		in(withServer(handover), mirror.RoleMirror,
 			crashpoint.AlignedTold, crashpoint.ProgressSet, crashpoint.VoteSent, crashpoint.GateWritten, crashpoint.WaitWritten),
 	)

@@ -45,6 +45,7 @@ type dataPath struct {
 type proven struct {
 	checkpointer time.Time
 	ours         bool // it is this session's database
+	putBack      bool // it was told that it is not as it was handed over
 	gate         mirror.Gate
 	wait         mirror.Wait // WaitNone: ours are out of the setting or never in force
 	waitSeq      mirror.RoleSeq
@@ -223,6 +224,12 @@ func (d *dataPath) recognize(ctx context.Context, role mirror.Role) error {
 	err = d.p.belong(id)
 	if errors.Is(err, errOtherDatabase) {
 		d.report(mirror.Event{Kind: mirror.EventDatabaseDown})
+		return err
+	}
+	if err == nil {
+		err = d.checkHandover(ctx)
+	}
+	if errors.Is(err, errPutBack) {
 		return err
 	}
 	d.trouble(tryBelong, err)

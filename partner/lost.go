@@ -87,13 +87,14 @@ func (p *Partner) forgetLog(hard mirror.HardState, why string) error {
 		return fmt.Errorf("save that the log is lost: %w", err)
 	}
 	crashpoint.Hit(crashpoint.LossWritten)
-	p.lost(why, r.Seq)
+	p.lost(why+": the principal's database will be copied anew", mirror.RoleMirror, r.Seq)
 	return nil
 }
 
-func (p *Partner) lost(why string, seq mirror.RoleSeq) {
-	p.cfg.Logger.Error("hardened log lost: the principal's database will be copied anew", "cause", why)
-	p.journal.note(line{Kind: "log lost", Role: mirror.RoleMirror.String(), RoleSeq: uint64(seq),
+// lost tells people that commits are missing here.
+func (p *Partner) lost(why string, role mirror.Role, seq mirror.RoleSeq) {
+	p.cfg.Logger.Error("log lost: commits are missing here", "cause", why)
+	p.journal.note(line{Kind: "log lost", Role: role.String(), RoleSeq: uint64(seq),
 		Reason: mirror.ReasonLogDamaged.String(), Note: why})
 }
 
@@ -126,7 +127,8 @@ func (p *Partner) checkLog(ctx context.Context) error {
 	if redone.Compare(end) <= 0 {
 		return nil
 	}
-	p.lost(fmt.Sprintf("the hardened log ends at %s, the database at %s: the log is an older copy", end, redone), st.Record.Seq)
+	p.lost(fmt.Sprintf("the hardened log ends at %s, the database at %s: the log is an older copy, and the principal's database will be copied anew", end, redone),
+		mirror.RoleMirror, st.Record.Seq)
 	// The first event of the session: it is saved before anything is said or answered.
 	p.host.Tell(mirror.Event{Kind: mirror.EventLogLost})
 	return nil
@@ -148,7 +150,7 @@ func (d *dataPath) progress(ctx context.Context) (at mirror.Position, err error)
 // not serve then.
 func (d *dataPath) complete(ctx context.Context, duty mirror.Duty) error {
 	if duty.Fork.LSN == 0 {
-		return nil
+		return nil // elected for what it has as principal: see checkHandover
 	}
 	const mend = "stop this partner and force service on the other one, or restore this one's log directory"
 	if d.p.host.Status().Dirty {

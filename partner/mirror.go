@@ -52,7 +52,7 @@ func (d *dataPath) mirror(ctx context.Context, duty mirror.Duty) error {
 }
 
 // leavePrincipal takes back what a principal keeps on its server: its names, so that commits of other databases do not
-// wait for nobody, and its slots, which would keep the log for ever.
+// wait for nobody, its slots, which would keep the log for ever, and what it would be elected for.
 func (d *dataPath) leavePrincipal(ctx context.Context) error {
 	if err := d.removeNames(ctx); err != nil {
 		return err
@@ -62,6 +62,9 @@ func (d *dataPath) leavePrincipal(ctx context.Context) error {
 	}
 	if err := d.server.DropSessionSlots(ctx); err != nil {
 		return fmt.Errorf("drop the slots of a former reign: %w", err)
+	}
+	if err := d.p.forgetHandover(); err != nil {
+		return err
 	}
 	d.have.cleaned = true
 	return nil

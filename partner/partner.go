@@ -167,6 +167,11 @@ func (p *Partner) run(ctx context.Context) error {
 	if err := p.checkLog(ctx); err != nil {
 		return err
 	}
+	if p.host.Status().Role == mirror.RoleMirror { // nothing is asked of anybody before
+		if err := p.data.checkHandover(ctx); err != nil {
+			return err
+		}
+	}
 	p.running.Store(true)
 	return p.runAll(ctx)
 }

@@ -149,6 +149,9 @@ func (d *dataPath) promote(ctx context.Context, duty mirror.Duty) error {
 		if err := d.reign(ctx, duty); err != nil {
 			return err
 		}
+		if err := d.p.forgetHandover(); err != nil {
+			return err
+		}
 	}
 	if duty.Work == mirror.WorkPromote {
 		d.prove(mirror.Event{Kind: mirror.EventWhole, Seq: duty.Seq})
@@ -233,13 +236,10 @@ func (d *dataPath) drain(ctx context.Context, duty mirror.Duty) error {
 	if d.have.drained == d.working {
 		return nil
 	}
-	// A commit of our own is the barrier: the mirror's report passes it when everything before it is hardened.
-	crashpoint.Hit(crashpoint.BarrierUnwritten)
-	end, err := d.server.Barrier(ctx)
+	end, err := d.drained(ctx, duty.Seq)
 	if err != nil {
-		return fmt.Errorf("write the barrier: %w", err)
+		return err
 	}
-	crashpoint.Hit(crashpoint.BarrierWritten)
 	if d.prove(mirror.Event{Kind: mirror.EventDrained, Seq: duty.Seq, LSN: end}) {
 		d.have.drained = d.working
 		crashpoint.Hit(crashpoint.DrainedTold)

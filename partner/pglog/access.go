@@ -52,21 +52,6 @@ func (s *Server) LatestReign(ctx context.Context, session string, before mirror.
 	return s.Reign(ctx, session, mirror.RoleSeq(*seq))
 }
 
-// Barrier commits something that carries no data and returns the end of this server's log then: whoever has hardened
-// that has hardened everything that was committed before the call.
-func (s *Server) Barrier(ctx context.Context) (end mirror.LSN, err error) {
-	err = s.Admin(ctx, func(conn *pgx.Conn) error {
-		if _, err := conn.Exec(ctx, "SELECT pg_logical_emit_message(true, 'dbmirror', 'barrier')"); err != nil {
-			return err
-		}
-		return conn.QueryRow(ctx, "SELECT pg_current_wal_flush_lsn()::text").Scan(lsnColumn{&end})
-	})
-	if err != nil {
-		return 0, fmt.Errorf("write a barrier: %w", err)
-	}
-	return end, nil
-}
-
 // DropSessionSlots drops every slot of the session on this server, as a server does that is no principal any more.
 func (s *Server) DropSessionSlots(ctx context.Context) error {
 	rows, err := s.pool.Query(ctx, "SELECT slot_name FROM pg_replication_slots WHERE starts_with(slot_name::text, $1)", s.WaitPrefix())

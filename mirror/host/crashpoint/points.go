@@ -78,6 +78,7 @@ const (
 	// Handing over.
 	BarrierUnwritten
 	BarrierWritten
+	BarrierKept
 	DrainedTold
 
 	// Becoming principal.
@@ -201,7 +202,8 @@ var names = [numPoints]string{
 	Opened:          "gate: open",
 
 	BarrierUnwritten: "hand-over: barrier not written",
-	BarrierWritten:   "hand-over: barrier written, not told",
+	BarrierWritten:   "hand-over: barrier written, not kept",
+	BarrierKept:      "hand-over: barrier kept, not told",
 	DrainedTold:      "hand-over: told that everybody has ended",
 
 	RedoUndrained:    "promotion: hardened log not redone",

@@ -42,6 +42,7 @@ type walRecord struct {
 	id     uint32
 	client bool
 	pos    mirror.Position // of progress, when it is set
+	drain  uint64          // a barrier's number
 	size   uint32
 	poison bool
 }
@@ -125,6 +126,11 @@ func (d *database) progress() mirror.Position {
 		}
 	}
 	return d.basePos
+}
+
+// has says whether a barrier, or a later one, is in the database and on disk.
+func (d *database) has(b barrier) bool {
+	return slices.ContainsFunc(d.log[:d.flushed], func(r walRecord) bool { return r.drain >= b.number })
 }
 
 // rebuild computes the content from the log that is left.

@@ -15,6 +15,7 @@ type machine struct {
 	program *program
 	file    stateFile
 	queue   *queue    // partners: the hardened log
+	barrier barrier   // partners, on disk: what the database must have if they are elected for what they had as principal
 	db      *database // partners
 	clients []*client // of db, that have a commit under way
 
@@ -135,7 +136,7 @@ func (m *machine) wipe() {
 	m.forgetful = false
 	m.file.create(mirror.HardState{Self: m.self, Incarnation: m.newIncarnation()})
 	if m.self.IsPartner() {
-		m.queue = &queue{}
+		m.queue, m.barrier = &queue{}, barrier{}
 		m.leftOpen = m.db.gate == mirror.GateOpen
 		m.meet(partnerForgot)
 	} else {

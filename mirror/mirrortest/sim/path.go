@@ -28,6 +28,7 @@ type path struct {
 	redoTurn  uint64
 	copyAfter time.Duration
 	beats     int
+	looked    int        // life of the database in which it was compared with what was handed over
 	toldUp    bool       // as it was last told
 	toldEnd   mirror.LSN // likewise
 	fenced    bool       // the principal is silent and its server closed: that it streams is no service
@@ -48,6 +49,12 @@ type proven struct {
 
 func newPath(p *program) *path { return &path{sim: p.sim, p: p} }
 
+// barrier is the last commit of a principal that hands over.
+type barrier struct {
+	seq    mirror.RoleSeq
+	number uint64
+}
+
 // checkLog finds a hardened log that is an older copy of itself: the database has redone more.
 func (d *path) checkLog() {
 	st := d.p.status
@@ -62,6 +69,27 @@ func (d *path) checkLog() {
 	if end := d.p.queue.end; d.p.hard().Aligned > 0 {
 		d.p.tell(mirror.Event{Kind: mirror.EventHardened, Seq: end.Seq, LSN: end.LSN})
 	}
+}
+
+// checkHandover says whether a database that is up may be used: it gives up the candidacy of a former principal whose
+// database was put back to an older state, and closes that of one that is elected already.
+func (d *path) checkHandover() bool {
+	own, hard, st := d.p.barrier, d.p.hard(), &d.p.status
+	candidate := st.Role == mirror.RoleMirror && !hard.Dirty && hard.Aligned == own.seq
+	elected := st.Role == mirror.RolePrincipal && st.Record.Fork.Seq >= own.seq
+	if d.looked == d.p.db.life || own.seq == 0 || !candidate && !elected || d.p.db.has(own) {
+		d.looked = d.p.db.life
+		return true
+	}
+	d.meet(handedOverPutBack)
+	if elected {
+		d.meet(cannotBecomeWhole)
+		return false
+	}
+	if d.p.tell(mirror.Event{Kind: mirror.EventLogLost}) {
+		d.looked = d.p.db.life
+	}
+	return d.looked == d.p.db.life
 }
 
 // want takes the session's wish. A step under way is broken off.
@@ -188,7 +216,7 @@ func (d *path) beat() {
 // only now and then.
 func (d *path) tellDatabase() {
 	d.beats++
-	up, end := d.p.db.up, d.p.db.end()
+	up, end := d.p.db.up && d.checkHandover(), d.p.db.end()
 	if up == d.toldUp && end == d.toldEnd && d.beats%8 > 0 {
 		return
 	}
@@ -209,6 +237,10 @@ func (d *path) look() {
 	db := d.p.db
 	if d.have.life != db.life {
 		d.have = proven{life: db.life}
+	}
+	if !d.checkHandover() {
+		d.fence()
+		return
 	}
 	wish := d.wish
 	d.working = d.number

@@ -44,7 +44,7 @@ func (d *path) leavePrincipal() bool {
 	if d.have.cleaned {
 		return false
 	}
-	d.do(d.quick(), func() { d.p.db.slots = nil }, func() { d.have.cleaned = true })
+	d.do(d.quick(), func() { d.p.db.slots = nil }, func() { d.have.cleaned, d.p.barrier = true, barrier{} })
 	return true
 }
 
@@ -218,6 +218,7 @@ func (d *path) clear(duty mirror.Duty, found reign) {
 		db.setGate(mirror.GateClosed)
 		db.wait(waitFor{}, waitFor{})
 		db.slots = nil
+		d.p.barrier = barrier{}
 		db.partial = true
 	}, func() {
 		d.have.gate, d.have.removed, d.have.cleaned = mirror.GateClosed, true, true

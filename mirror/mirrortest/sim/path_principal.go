@@ -116,13 +116,14 @@ func (d *path) reign(duty mirror.Duty) bool {
 	db := d.p.db
 	if found, ok := db.reignOf(duty.Seq); ok {
 		d.have.reign = found
+		d.p.barrier = barrier{}
 		return d.promote(duty)
 	}
 	row := reign{seq: duty.Seq, fork: duty.Fork}
 	if former, ok := db.latestReign(duty.Seq); ok && former.seq > duty.Fork.Seq {
 		d.meet(reignGoesOn)
 		row.slot, row.start = former.slot, former.start // elected again: the log goes on
-		d.do(d.quick(), func() { db.writeReign(row) }, func() { d.have.reign = row })
+		d.do(d.quick(), func() { db.writeReign(row) }, func() { d.have.reign, d.p.barrier = row, barrier{} })
 		return true
 	}
 	if duty.Fork.Seq > 0 && d.setGate(mirror.GateClosed) {
@@ -132,7 +133,7 @@ func (d *path) reign(duty mirror.Duty) bool {
 		row.slot, row.start = duty.Seq, db.createSlot(duty.Seq)
 		d.advanceSequence(duty)
 		db.writeReign(row)
-	}, func() { d.have.reign = row })
+	}, func() { d.have.reign, d.p.barrier = row, barrier{} })
 	return true
 }
 
@@ -164,9 +165,11 @@ func (d *path) drain(duty mirror.Duty) bool {
 		return false
 	}
 	db := d.p.db
-	barrier := 0
-	d.do(d.p.latency(d.plan.flush), func() { barrier = db.append(walRecord{}, 50) }, func() {
-		db.flush(barrier)
+	d.barriers++
+	number, last := d.barriers, 0
+	d.do(d.p.latency(d.plan.flush), func() { last = db.append(walRecord{drain: number}, 50) }, func() {
+		db.flush(last)
+		d.p.barrier = barrier{duty.Seq, number}
 		d.meet(drained)
 		if d.prove(mirror.Event{Kind: mirror.EventDrained, Seq: duty.Seq, LSN: db.end()}) {
 			d.have.drained = d.working

@@ -59,6 +59,7 @@ type sim struct {
 	outage       time.Duration
 	goalSince    time.Duration
 	budget       mirror.LSN
+	barriers     uint64 // made so far
 	syncFails    [4]float64
 
 	// What the checkers remember.

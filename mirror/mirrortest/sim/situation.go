@@ -52,6 +52,7 @@ const (
 	slotGivenUp
 	rejoinedWithoutTail
 	formerPrincipalOlder
+	handedOverPutBack
 	tailUnknown
 	tailSaved
 	seeding
@@ -176,6 +177,7 @@ var situationNames = [goalsMet]string{
 	slotGivenUp:               "the log kept for the mirror was given up",
 	rejoinedWithoutTail:       "a former principal had nothing beyond the fork",
 	formerPrincipalOlder:      "a former principal had less than the fork",
+	handedOverPutBack:         "a server was put back to an older state after it had handed over",
 	tailUnknown:               "the tail of a former principal could not be read",
 	tailSaved:                 "a former principal had a tail",
 	seeding:                   "a copy began",
