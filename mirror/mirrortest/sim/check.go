@@ -175,9 +175,17 @@ func (p *program) forcedService(basis, won mirror.Record) {
 	}
 }
 
-// checkTransfer is I13: whoever hands over leaves nothing behind.
+// checkTransfer is I13: whoever hands over leaves nothing behind. One whose log was lost after its vote, or whose server was
+// restored before it, finds that it lacks something and does not serve (checkOpen); then the former principal must have
+// everything.
 func (p *program) checkTransfer() {
 	p.meet(handedOver)
+	if p.hard().Dirty || p.restored {
+		if id, lacks := p.other().lacks(); lacks || p.other().hard().Dirty {
+			p.fail("I13: %s took over and is not whole, and %s is not either, it lacks commit %d", p.name(), p.other().name(), id)
+		}
+		return
+	}
 	if id, lacks := p.other().db.holds.first(p.db.holds, p.queue.holds); lacks {
 		p.fail("I13: %s took over and lacks commit %d of %s", p.name(), id, p.other().name())
 	}

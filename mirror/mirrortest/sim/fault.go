@@ -399,6 +399,9 @@ func (s *sim) restoreBackup() {
 		return
 	}
 	d := m.db
+	if !m.began() && !m.other().sound() {
+		return // both partners would be destroyed (docs/guarantees.md, "When data can be lost"): nobody has a whole copy then
+	}
 	s.say("%s: its server is restored from a backup", m.name())
 	d.crash(false)
 	keep := max(0, d.flushed-1-s.rng.IntN(20))
@@ -408,8 +411,8 @@ func (s *sim) restoreBackup() {
 			keep++
 		}
 	}
+	d.next = d.log[max(0, keep-1)].end + 1000
 	d.rebuild(keep)
-	d.next = d.end() + 1000
 	d.slots = nil
 	s.ledger.reset = true
 	if m.hard().Record.Principal == m.self {
@@ -427,6 +430,14 @@ func (s *sim) restoreBackup() {
 			d.start()
 		}
 	})
+}
+
+// began says whether this is a principal whose database has become whole in its role sequence: only such a one serves
+// from a backup.
+func (m *machine) began() bool {
+	r := m.hard().Record
+	latest, ok := m.db.latestReign(r.Seq)
+	return ok && r.Principal == m.self && latest.seq > r.Fork.Seq
 }
 
 // changeClock lets a clock run at another rate: within the bound that leases need, or not.

@@ -136,9 +136,9 @@ func (d *path) formerPrincipal(duty mirror.Duty) bool {
 func (d *path) undivided(duty mirror.Duty) bool {
 	db := d.p.db
 	own, _ := db.reignOf(d.p.hard().Aligned)
-	fork := duty.Fork.LSN
-	if fork == 0 {
-		fork = own.start
+	followed, fork := duty.Fork.LSN != 0, duty.Fork.LSN
+	if !followed {
+		fork = own.start // the principal branched off earlier: all of this reign is beyond the fork
 	}
 	if db.end() < fork {
 		d.meet(formerPrincipalOlder)
@@ -158,7 +158,7 @@ func (d *path) undivided(duty mirror.Duty) bool {
 			return false
 		}
 	}
-	return true
+	return followed // else the principal has what it committed before it branched off, which this one may lack
 }
 
 // aligned begins the hardened log at the start of the principal's reign and tells the session: the row of progress first,
