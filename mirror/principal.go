@@ -213,8 +213,9 @@ func (s *Session) onWhole(ev Event) error {
 	return nil
 }
 
+// onEnded: what the server says now counts. It may be less than before, when its database was put back to an older state.
 func (s *Session) onEnded(ev Event) error {
-	s.logEnd = max(s.logEnd, ev.LSN)
+	s.logEnd = ev.LSN
 	return nil
 }
 
