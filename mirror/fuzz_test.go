@@ -2,37 +2,14 @@ package mirror
 
 import (
 	"errors"
-	"math"
-	"runtime/metrics"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/f19126b3/dbmirror/mirror/mirrortest/memory"
 )
-
-// allocated returns how many bytes of heap f asks for. Others may ask for some at the same time, so the least of several
-// runs counts.
-func allocated(f func()) uint64 {
-	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
-	least := uint64(math.MaxUint64)
-	for range 3 {
-		metrics.Read(sample)
-		before := sample[0].Value.Uint64()
-		f()
-		metrics.Read(sample)
-		if least = min(least, sample[0].Value.Uint64()-before); least <= 64<<10 {
-			break
-		}
-	}
-	return least
-}
-
-// requireBounded requires that reading so many bytes asked for no more memory than they can explain.
-func requireBounded(t *testing.T, input int, used uint64) {
-	t.Helper()
-	require.LessOrEqual(t, used, uint64(4*input+64<<10), "memory for %d bytes of input", input)
-}
 
 func FuzzDecodeMessage(f *testing.F) {
 	for _, k := range MessageKinds() {
@@ -43,7 +20,7 @@ func FuzzDecodeMessage(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var m Message
 		var err error
-		requireBounded(t, len(b), allocated(func() { m, err = DecodeMessage(b) }))
+		memory.Bound(t, len(b), func() { m, err = DecodeMessage(b) })
 		if err != nil {
 			var bad *DecodeError
 			require.ErrorAs(t, err, &bad)
@@ -62,7 +39,7 @@ func FuzzDecodeHardState(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var h HardState
 		var err error
-		requireBounded(t, len(b), allocated(func() { h, err = DecodeHardState(b) }))
+		memory.Bound(t, len(b), func() { h, err = DecodeHardState(b) })
 		if err != nil {
 			var bad *DecodeError
 			require.ErrorAs(t, err, &bad)

@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"io/fs"
-	"math"
 	"os"
 	"path/filepath"
-	"runtime/metrics"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -15,25 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/f19126b3/dbmirror/mirror/host/endpoint"
+	"github.com/f19126b3/dbmirror/mirror/mirrortest/memory"
 	"github.com/f19126b3/dbmirror/partner/pglog"
 )
-
-// allocated returns how many bytes of heap f asks for. Others may ask for some at the same time, so the least of several
-// runs counts.
-func allocated(f func()) uint64 {
-	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
-	least := uint64(math.MaxUint64)
-	for range 3 {
-		metrics.Read(sample)
-		before := sample[0].Value.Uint64()
-		f()
-		metrics.Read(sample)
-		if least = min(least, sample[0].Value.Uint64()-before); least <= 64<<10 {
-			break
-		}
-	}
-	return least
-}
 
 // FuzzNote reads what the other partner says of itself: within bounds, and nothing behind it.
 func FuzzNote(f *testing.F) {
@@ -47,8 +29,7 @@ func FuzzNote(f *testing.F) {
 		}
 		var n note
 		var err error
-		used := allocated(func() { n, err = decodeNote(b) })
-		require.LessOrEqual(t, used, uint64(4*len(b)+64<<10), "memory for %d bytes", len(b))
+		memory.Bound(t, len(b), func() { n, err = decodeNote(b) })
 		if err != nil {
 			return
 		}

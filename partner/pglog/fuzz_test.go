@@ -6,40 +6,16 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"math"
 	"net"
-	"runtime/metrics"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/mirror/mirrortest/memory"
 	"github.com/f19126b3/dbmirror/partner/redo"
 )
-
-// allocated returns how many bytes of heap f asks for. Others may ask for some at the same time, so the least of several
-// runs counts.
-func allocated(f func()) uint64 {
-	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
-	least := uint64(math.MaxUint64)
-	for range 3 {
-		metrics.Read(sample)
-		before := sample[0].Value.Uint64()
-		f()
-		metrics.Read(sample)
-		if least = min(least, sample[0].Value.Uint64()-before); least <= 64<<10 {
-			break
-		}
-	}
-	return least
-}
-
-// requireBounded requires that reading so many bytes asked for no more memory than they can explain.
-func requireBounded(t *testing.T, input int, used uint64) {
-	t.Helper()
-	require.LessOrEqual(t, used, uint64(4*input+64<<10), "memory for %d bytes of input", input)
-}
 
 // widest is a decoder that has read the widest rows there are: it has all the memory that rows will ever want.
 func widest(t testing.TB) *Decoder {
@@ -64,7 +40,7 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte, inStream bool) {
 		var m Msg
 		var err error
-		requireBounded(t, len(data), allocated(func() { m, err = d.Decode(data, inStream) }))
+		memory.Bound(t, len(data), func() { m, err = d.Decode(data, inStream) })
 		if err != nil {
 			var decode *DecodeError
 			require.ErrorAs(t, err, &decode)
@@ -200,7 +176,7 @@ func FuzzFrames(f *testing.F) {
 		s := frames{conn: &piecewise{rest: bytes.Clone(b), size: max(int(size), 1)}}
 		s.makeRoom() // the buffer of 1 MiB that each stream has
 		var again []byte
-		used := allocated(func() {
+		memory.Bound(t, len(b), func() {
 			for {
 				kind, body, ok, err := s.next()
 				if err != nil {
@@ -215,7 +191,6 @@ func FuzzFrames(f *testing.F) {
 				again = append(binary.BigEndian.AppendUint32(append(again, kind), uint32(4+len(body))), body...)
 			}
 		})
-		requireBounded(t, len(b), used)
 		require.True(t, bytes.HasPrefix(b, again))
 		require.Less(t, s.w-s.r, max(len(b), 1)+1)
 	})

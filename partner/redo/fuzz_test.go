@@ -5,39 +5,15 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
-	"math"
 	"os"
 	"path/filepath"
-	"runtime/metrics"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/mirror/mirrortest/memory"
 )
-
-// allocated returns how many bytes of heap f asks for. Others may ask for some at the same time, so the least of several
-// runs counts.
-func allocated(f func()) uint64 {
-	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
-	least := uint64(math.MaxUint64)
-	for range 3 {
-		metrics.Read(sample)
-		before := sample[0].Value.Uint64()
-		f()
-		metrics.Read(sample)
-		if least = min(least, sample[0].Value.Uint64()-before); least <= 64<<10 {
-			break
-		}
-	}
-	return least
-}
-
-// requireBounded requires that reading so many bytes asked for no more memory than they can explain.
-func requireBounded(t *testing.T, input int, used uint64) {
-	t.Helper()
-	require.LessOrEqual(t, used, uint64(4*input+64<<10), "memory for %d bytes of input", input)
-}
 
 // FuzzFrames reads arbitrary bytes as frames: what is accepted must be exactly what a writer would have written there.
 func FuzzFrames(f *testing.F) {
@@ -52,7 +28,7 @@ func FuzzFrames(f *testing.F) {
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		segment := append(make([]byte, segmentHeaderSize), b...)
-		requireBounded(t, len(segment), allocated(func() { eachFrame(t, segment, func(Offset, frame, []byte, Record) {}) }))
+		memory.Bound(t, len(segment), func() { eachFrame(t, segment, func(Offset, frame, []byte, Record) {}) })
 		var again []byte
 		eachFrame(t, segment, func(at Offset, fr frame, chain []byte, r Record) {
 			again = appendFrame(again, at, frameOf(r, chain, fr.first))
@@ -103,11 +79,11 @@ func FuzzSegmentHeader(f *testing.F) {
 		}
 		var h segmentHeader
 		var err error
-		requireBounded(t, len(b), allocated(func() {
+		memory.Bound(t, len(b), func() {
 			if h, err = decodeSegmentHeader(b); err == nil {
 				_, err = h.history()
 			}
-		}))
+		})
 		if err == nil {
 			require.Equal(t, b, h.encode())
 		}

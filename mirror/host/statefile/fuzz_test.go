@@ -3,29 +3,12 @@ package statefile
 import (
 	"bytes"
 	"encoding/binary"
-	"math"
-	"runtime/metrics"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-)
 
-// allocated returns how many bytes of heap f asks for. Others may ask for some at the same time, so the least of several
-// runs counts.
-func allocated(f func()) uint64 {
-	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
-	least := uint64(math.MaxUint64)
-	for range 3 {
-		metrics.Read(sample)
-		before := sample[0].Value.Uint64()
-		f()
-		metrics.Read(sample)
-		if least = min(least, sample[0].Value.Uint64()-before); least <= 64<<10 {
-			break
-		}
-	}
-	return least
-}
+	"github.com/f19126b3/dbmirror/mirror/mirrortest/memory"
+)
 
 // FuzzDecodeCopy mends the checksum of what it is given, so that the fields behind it are reached. What is accepted must
 // be exactly what this package writes.
@@ -41,8 +24,7 @@ func FuzzDecodeCopy(f *testing.F) {
 		for slot := range 2 {
 			var c content
 			var err error
-			used := allocated(func() { c, err = decodeCopy(b, slot) })
-			require.LessOrEqual(t, used, uint64(4*len(b)+64<<10))
+			memory.Bound(t, len(b), func() { c, err = decodeCopy(b, slot) })
 			if err == nil {
 				require.Equal(t, b, encodeSlot(c)[:copySize])
 				require.Equal(t, slot, c.slot())
@@ -68,8 +50,7 @@ func FuzzDecodeFile(f *testing.F) {
 		copy(b[min(int(at2), len(b)):], over2)
 		var c content
 		var err error
-		used := allocated(func() { c, err = decodeFile(b) })
-		require.LessOrEqual(t, used, uint64(4*len(b)+64<<10))
+		memory.Bound(t, len(b), func() { c, err = decodeFile(b) })
 		if err == nil && !c.equal(saved(n)) {
 			// Only a whole file, or a whole slot, that this package wrote at another time can say otherwise.
 			require.True(t, c.equal(saved(c.counter)) && len(over)+len(over2) >= slotSize, "counter %d, want %d", c.counter, n)
