@@ -48,6 +48,10 @@ func TestRulesOnMadeUpImports(t *testing.T) {
 			[]edge{foreign("mirror/host", "h.go", pgx+"/pgxpool"), foreign("witness", "w_test.go", pglogrepl)},
 			[]edge{foreign("partner/pglog", "p.go", pgx), foreign("examples/bench", "b.go", pglogrepl)},
 		},
+		"the seam knows no database": {
+			[]edge{foreign("partner/backend", "b.go", pgx), ours("partner/backend", "b.go", "partner/pglog"), ours("partner/backend", "b_test.go", "partner")},
+			[]edge{ours("partner/backend", "b.go", "partner/redo"), ours("partner/pglog", "p.go", "partner/backend"), foreign("partner/backend", "b.go", "net")},
+		},
 		"stateless stays in mirror/machine.go": {
 			[]edge{foreign("mirror", "session.go", stateless), foreign("mirror/host", "machine.go", stateless)},
 			[]edge{foreign("mirror", "machine.go", stateless)},

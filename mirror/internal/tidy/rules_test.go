@@ -116,6 +116,13 @@ func rules() []rule {
 			func(e edge) bool { return e.uses(pgx, pglogrepl) && !under(e.from, "partner", "examples") },
 		},
 		{
+			"the seam knows no database",
+			"a backend is given to a partner by the program: what all of them share must not carry one's driver to the users of another",
+			func(e edge) bool {
+				return e.from == "partner/backend" && (e.uses(pgx, pglogrepl) || e.ours && !e.imports("mirror", "partner/redo", "partner/backend"))
+			},
+		},
+		{
 			"stateless stays in mirror/machine.go",
 			"the library of the tables is a detail of the tables: the rest of the core sees states and triggers only",
 			func(e edge) bool { return e.uses(stateless) && (e.from != "mirror" || e.file != "machine.go") },
