@@ -40,7 +40,7 @@ const (
 	maxConnections = 4
 )
 
-// Client sends messages to one server. It keeps connections open and makes new ones as needed. It is safe for
+// Client sends messages to one server, and opens streams to it. It keeps connections open and makes new ones as needed. It is safe for
 // concurrent use; the order in which concurrent messages arrive is not defined.
 type Client struct {
 	cfg       ClientConfig
@@ -48,6 +48,7 @@ type Client struct {
 	verifier  *verifier // nil in plaintext
 	transport *http.Transport
 	counters  counters
+	opening   chan struct{} // a place for each stream that is being opened
 
 	refused, timeouts, denied atomic.Uint64
 
@@ -79,7 +80,7 @@ func newClient(cfg ClientConfig) (*Client, error) {
 			return new(net.Dialer).DialContext(ctx, "tcp", addr)
 		}
 	}
-	c := &Client{cfg: cfg}
+	c := &Client{cfg: cfg, opening: make(chan struct{}, maxOpening)}
 	if cfg.Credentials.Plaintext {
 		cfg.Logger.Warn("connections without TLS: identities are unauthenticated",
 			"session", cfg.Self.Session, "role", string(cfg.Self.Role), "peer", string(cfg.Peer.Role))
@@ -153,7 +154,7 @@ func (c *Client) Stats() ClientStats {
 	}
 }
 
-// Close closes the connections that no message uses. A later Send opens one again.
+// Close closes the connections that no message uses. A later Send opens one again. Streams stay open.
 func (c *Client) Close() { c.transport.CloseIdleConnections() }
 
 // renew gives connections up that were made with credentials which have been replaced.
@@ -176,10 +177,14 @@ func (c *Client) roundTrip(ctx context.Context, kind Kind, body []byte) ([]byte,
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(info httptrace.GotConnInfo) { fresh = !info.Reused },
 	})
-	request, err := c.newRequest(ctx, kind, body)
+	request, err := c.newRequest(ctx, http.MethodPost, kind, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
+	request.Header.Set("Content-Type", "application/octet-stream")
+	// Messages may be doubled. This, which is not sent, lets the transport send one again that met a connection the
+	// other side had closed.
+	request.Header["Idempotency-Key"] = nil
 	response, err := c.transport.RoundTrip(request)
 	if err != nil {
 		return nil, err
@@ -200,21 +205,17 @@ func (c *Client) roundTrip(ctx context.Context, kind Kind, body []byte) ([]byte,
 	return reply, nil
 }
 
-func (c *Client) newRequest(ctx context.Context, kind Kind, body []byte) (*http.Request, error) {
+func (c *Client) newRequest(ctx context.Context, method string, kind Kind, body io.Reader) (*http.Request, error) {
 	scheme := "https"
 	if c.own == nil {
 		scheme = "http"
 	}
 	target := scheme + "://" + c.cfg.Addr + pathOf(c.cfg.Peer.Session, kind)
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(ctx, method, target, body)
 	if err != nil {
 		return nil, err
 	}
-	request.Header.Set("Content-Type", "application/octet-stream")
 	request.Header.Set("User-Agent", "dbmirror")
-	// Messages may be doubled. This, which is not sent, lets the transport send one again that met a connection the
-	// other side had closed.
-	request.Header["Idempotency-Key"] = nil
 	if c.own == nil {
 		request.Header.Set(headerFrom, c.cfg.Self.String())
 		request.Header.Set(headerTo, c.cfg.Peer.String())
@@ -305,3 +306,6 @@ func (c *clientConn) Close() error {
 	}
 	return c.Conn.Close()
 }
+
+// CloseWrite tells the other side that nothing more comes, where the connection can.
+func (c *clientConn) CloseWrite() error { return closeWrite(c.Conn) }

@@ -53,6 +53,7 @@ func filedSite(t *testing.T, a *certs.Authority) (s *site, c *Client, server, cl
 	client.write(t, a, id(PartnerB), time.Hour)
 	require.NoError(t, s.server.Register(SessionConfig{
 		Self: id(PartnerA), Credentials: server.Credentials, Allow: allowed, Handler: s.echo,
+		Streams: allowedStreams, Stream: s.stream,
 	}))
 	c, err := NewClient(ClientConfig{
 		Self: id(PartnerB), Peer: id(PartnerA), Addr: s.addr, Credentials: client.Credentials, Logger: s.log.logger(),

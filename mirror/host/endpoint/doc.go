@@ -34,6 +34,13 @@
 // [*RefusedError] (the system says that nobody is there), [*TimeoutError] (silence), [*DeniedError] (the other side
 // answers, and refuses) and [*CertificateError] (we refuse the other side).
 //
+// # Streams
+//
+// Beside messages, two servers can have streams of bytes between them: [Client.Open] gives a net.Conn, and the
+// StreamHandler on the other side gets its other end. A stream is a connection of its own at the same address, with the
+// same certificates, that HTTP has upgraded, so no message ever waits behind it. Who may open which streams is a static
+// table too. The certificate of the other side is verified anew every few seconds for as long as the stream is open.
+//
 // # Plaintext
 //
 // With Credentials.Plaintext there is no TLS, and the identity is what a header claims. It works on loopback addresses,

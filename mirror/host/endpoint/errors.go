@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// RefusedError is returned by Send when the system reports at once that nobody is there: connection refused, reset or
+// RefusedError is returned by Send and Open when the system reports at once that nobody is there: connection refused, reset or
 // closed, host unreachable. It is a hard error.
 type RefusedError struct {
 	Peer Identity
@@ -21,11 +21,11 @@ func (e *RefusedError) Error() string {
 // Unwrap returns the system's error.
 func (e *RefusedError) Unwrap() error { return e.Err }
 
-// TimeoutError is returned by Send when nothing came back in time. It is a soft error: the message may have arrived.
+// TimeoutError is returned by Send and Open when nothing came back in time. It is a soft error: the message may have arrived.
 type TimeoutError struct {
 	Peer  Identity
 	Addr  string
-	After time.Duration // how long Send waited
+	After time.Duration // how long it was waited for
 	Err   error
 }
 
@@ -39,7 +39,7 @@ func (e *TimeoutError) Timeout() bool { return true }
 // Unwrap returns what ran out.
 func (e *TimeoutError) Unwrap() error { return e.Err }
 
-// DeniedError is returned by Send when the other side answers and refuses. A Handler returns one to refuse, see [Deny].
+// DeniedError is returned by Send and Open when the other side answers and refuses. A Handler returns one to refuse, see [Deny].
 type DeniedError struct {
 	Peer   Identity
 	Addr   string

@@ -319,8 +319,12 @@ func (c *counted) joined(found *session, p *peer) {
 
 func (c *counted) left(found *session, p *peer) {
 	found.counters.connections.Add(-1)
+	p.forget(c)
+}
+
+func (p *peer) forget(conn net.Conn) {
 	p.mu.Lock()
-	p.mu.conns = slices.DeleteFunc(p.mu.conns, func(conn net.Conn) bool { return conn == c })
+	p.mu.conns = slices.DeleteFunc(p.mu.conns, func(known net.Conn) bool { return known == conn })
 	p.mu.Unlock()
 }
 
@@ -339,11 +343,15 @@ func (c *counted) Close() error {
 	return c.Conn.Close()
 }
 
-// CloseWrite tells the other side that nothing more comes, where the connection can.
-func (c *counted) CloseWrite() error {
-	half, ok := c.Conn.(interface{ CloseWrite() error })
-	if !ok {
-		return errors.ErrUnsupported
+// becomesStream takes the connection out of those that messages share, so that neither makes the other give way.
+func (c *counted) becomesStream() {
+	c.mu.Lock()
+	p := c.mu.peer
+	c.mu.Unlock()
+	if p != nil {
+		p.forget(c)
 	}
-	return half.CloseWrite()
 }
+
+// CloseWrite tells the other side that nothing more comes, where the connection can.
+func (c *counted) CloseWrite() error { return closeWrite(c.Conn) }

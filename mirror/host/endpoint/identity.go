@@ -3,6 +3,7 @@ package endpoint
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/url"
 	"strings"
 )
@@ -91,7 +92,7 @@ func domainOrDefault(domain string) (string, error) {
 // serverName is what a client asks for in TLS.
 func serverName(session, domain string) string { return session + "." + domain }
 
-// Kind is a kind of message: 1 to 32 lower-case letters, digits and hyphens. It is the last part of the path.
+// Kind is a kind of message, or the name of a stream: 1 to 32 lower-case letters, digits and hyphens. It is the last part of the path.
 type Kind string
 
 func (k Kind) valid() bool {
@@ -99,7 +100,7 @@ func (k Kind) valid() bool {
 }
 
 // PathPrefix is where a Server must be mounted in a service that listens already. A message of kind k for session s is
-// POST /dbmirror/v1/<s>/<k>.
+// POST /dbmirror/v1/<s>/<k>; a stream of name k is a GET there that upgrades the connection.
 const PathPrefix = "/dbmirror/v1/"
 
 func pathOf(session string, kind Kind) string { return PathPrefix + session + "/" + string(kind) }
@@ -110,8 +111,16 @@ func parsePath(path string) (session string, kind Kind, ok bool) {
 	return session, Kind(last), ok && isSession(session) && Kind(last).valid()
 }
 
-// Table says who may say what to a server. What is not in it is refused.
+// Table says who may say what to a server, or open which streams. What is not in it is refused.
 type Table map[Role]map[Kind]bool
+
+func (t Table) clone() Table {
+	copied := make(Table, len(t))
+	for role, kinds := range t {
+		copied[role] = maps.Clone(kinds)
+	}
+	return copied
+}
 
 func (t Table) validate() error {
 	for role, kinds := range t {

@@ -13,9 +13,10 @@ type Limits struct {
 	Idle           time.Duration // an open connection without messages; 90 s
 	MaxHandshakes  int           // connections that have not logged in; 128
 	MaxPerPeer     int           // connections, and messages at a time, of one identity; 8
+	MaxStreams     int           // streams of one identity; 128
 	MaxConnections int           // connections that have logged in, of all sessions; 8192
-	Rate           int           // messages of one identity per second; 100
-	Burst          int           // messages of one identity at once; 200
+	Rate           int           // messages, and streams opened, of one identity per second; 100 each
+	Burst          int           // messages, and streams opened, of one identity at once; 200 each
 }
 
 func (l Limits) withDefaults() Limits {
@@ -24,6 +25,7 @@ func (l Limits) withDefaults() Limits {
 	setDefault(&l.Idle, 90*time.Second)
 	setDefault(&l.MaxHandshakes, 128)
 	setDefault(&l.MaxPerPeer, 8)
+	setDefault(&l.MaxStreams, 128)
 	setDefault(&l.MaxConnections, 8192)
 	setDefault(&l.Rate, 100)
 	setDefault(&l.Burst, 200)
@@ -40,7 +42,7 @@ func (l Limits) validate() error {
 	for name, value := range map[string]int64{
 		"Handshake": int64(l.Handshake), "Handler": int64(l.Handler), "Idle": int64(l.Idle),
 		"MaxHandshakes": int64(l.MaxHandshakes), "MaxPerPeer": int64(l.MaxPerPeer),
-		"MaxConnections": int64(l.MaxConnections), "Rate": int64(l.Rate), "Burst": int64(l.Burst),
+		"MaxStreams": int64(l.MaxStreams), "MaxConnections": int64(l.MaxConnections), "Rate": int64(l.Rate), "Burst": int64(l.Burst),
 	} {
 		if value < 0 {
 			return fmt.Errorf("limits: %s is negative", name)

@@ -202,6 +202,7 @@ func mount(t *testing.T) (*site, *httptest.Server) {
 	require.NoError(t, err)
 	require.NoError(t, s.server.Register(SessionConfig{
 		Self: id(PartnerA), Credentials: s.ca.credentials(t, id(PartnerA)), Allow: allowed, Handler: s.echo,
+		Streams: allowedStreams, Stream: s.stream,
 	}))
 	mux := http.NewServeMux()
 	mux.Handle(PathPrefix, s.server)

@@ -29,7 +29,7 @@ func refuse(status int, result Result, format string, args ...any) *refusal {
 	return &refusal{status: status, result: result, text: oneLine(fmt.Sprintf(format, args...))}
 }
 
-// ServeHTTP receives one message. It authenticates the sender by the TLS state of the request, whoever listens.
+// ServeHTTP receives one message, or serves one stream to its end. It authenticates the sender by the TLS state of the request, whoever listens.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	id, kind, ok := parsePath(r.URL.Path)
 	found := s.session(id)
@@ -37,9 +37,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var reply []byte
 	switch {
 	case !ok:
-		no = refuse(http.StatusNotFound, ResultMessageFormatError, "%q is not the path of a message", r.URL.Path)
+		no = refuse(http.StatusNotFound, ResultMessageFormatError, "%q is not the path of a message or stream", r.URL.Path)
 	case found == nil:
 		no = refuse(http.StatusNotFound, ResultNegotiateFailure, "session %s is not served here", id)
+	case r.Header.Get("Upgrade") != "":
+		if no = s.serveStream(w, r, found, kind); no == nil {
+			return
+		}
 	default:
 		w.Header().Set(headerFrom, found.self.String())
 		reply, no = s.receive(w, r, found, kind)

@@ -27,11 +27,13 @@ type ServerConfig struct {
 type SessionConfig struct {
 	Self        Identity
 	Credentials Credentials
-	Allow       Table // copied
+	Allow       Table // who may send which messages; copied
 	Handler     Handler
+	Streams     Table         // who may open which streams; copied
+	Stream      StreamHandler // needed where Streams names any
 }
 
-// Server receives the messages of any number of sessions at one address. It is safe for concurrent use.
+// Server receives the messages, and serves the streams, of any number of sessions at one address. It is safe for concurrent use.
 type Server struct {
 	domain    string
 	plaintext bool
@@ -56,6 +58,7 @@ type session struct {
 	self     Identity
 	allow    Table
 	handler  Handler
+	streams  streams
 	own      *source   // nil in plaintext
 	verifier *verifier // nil in plaintext
 	counters counters
@@ -64,7 +67,8 @@ type session struct {
 
 // peer is what a Server keeps about one identity.
 type peer struct {
-	rate     bucket
+	rate     bucket // of messages
+	openings bucket // of streams
 	inFlight atomic.Int64
 
 	mu struct {
@@ -107,25 +111,16 @@ func (s *Server) Register(cfg SessionConfig) error {
 }
 
 func (s *Server) newSession(cfg SessionConfig) (*session, error) {
-	err := errors.Join(cfg.Self.validate(), cfg.Credentials.validate(), cfg.Allow.validate())
-	switch {
-	case err != nil:
+	if err := cfg.validate(s.plaintext); err != nil {
 		return nil, err
-	case cfg.Handler == nil:
-		return nil, errors.New("there is no Handler")
-	case cfg.Credentials.Plaintext != s.plaintext:
-		return nil, errors.New("plaintext is set for only one of server and session")
 	}
-	added := &session{self: cfg.Self, allow: make(Table), handler: cfg.Handler, peers: make(map[Role]*peer)}
+	added := &session{
+		self: cfg.Self, allow: cfg.Allow.clone(), handler: cfg.Handler, peers: make(map[Role]*peer),
+		streams: streams{allow: cfg.Streams.clone(), handler: cfg.Stream},
+	}
+	added.streams.mu.open, added.streams.mu.count = make(map[*stream]struct{}), make(map[Role]int)
 	var expected []Identity
-	for role, kinds := range cfg.Allow {
-		if role == cfg.Self.Role {
-			return nil, fmt.Errorf("allow: %s would talk to itself", role)
-		}
-		added.allow[role] = make(map[Kind]bool)
-		for kind, allowed := range kinds {
-			added.allow[role][kind] = allowed
-		}
+	for role := range cfg.peers() {
 		added.peers[role] = new(peer)
 		expected = append(expected, Identity{Session: cfg.Self.Session, Role: role})
 	}
@@ -135,6 +130,7 @@ func (s *Server) newSession(cfg SessionConfig) (*session, error) {
 			"session", cfg.Self.Session, "role", string(cfg.Self.Role))
 		return added, nil
 	}
+	var err error
 	added.own, err = newSource(cfg.Credentials, cfg.Self, s.domain, s.logger)
 	if err != nil {
 		return nil, err
@@ -143,8 +139,36 @@ func (s *Server) newSession(cfg SessionConfig) (*session, error) {
 	return added, nil
 }
 
+func (cfg SessionConfig) validate(plaintext bool) error {
+	err := errors.Join(cfg.Self.validate(), cfg.Credentials.validate(), cfg.Allow.validate(), cfg.Streams.validate())
+	switch {
+	case err != nil:
+		return err
+	case cfg.Handler == nil:
+		return errors.New("there is no Handler")
+	case len(cfg.Streams) > 0 && cfg.Stream == nil:
+		return errors.New("there is no Stream to serve Streams")
+	case cfg.Credentials.Plaintext != plaintext:
+		return errors.New("plaintext is set for only one of server and session")
+	case cfg.peers()[cfg.Self.Role]:
+		return fmt.Errorf("allow: %s would talk to itself", cfg.Self.Role)
+	}
+	return nil
+}
+
+// peers are the roles that may say anything at all.
+func (cfg SessionConfig) peers() map[Role]bool {
+	all := make(map[Role]bool)
+	for _, table := range []Table{cfg.Allow, cfg.Streams} {
+		for role := range table {
+			all[role] = true
+		}
+	}
+	return all
+}
+
 // Unregister takes a session away and closes its connections. Messages that are being handled are finished, but what
-// is answered may be lost.
+// is answered may be lost. It waits for the handlers of streams, so none of these may call it.
 func (s *Server) Unregister(id string) {
 	s.mu.Lock()
 	removed := s.mu.sessions[id]
@@ -161,6 +185,7 @@ func (s *Server) Unregister(id string) {
 			_ = conn.Close() // it is given up; there is nobody to tell
 		}
 	}
+	removed.streams.end()
 }
 
 func (s *Server) session(id string) *session {

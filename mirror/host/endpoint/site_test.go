@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"io"
 	"log/slog"
 	"math/big"
 	"net"
@@ -31,6 +32,8 @@ var allowed = Table{
 	PartnerB: {"ping": true, "log": true},
 	Witness:  {"ping": true, "vote": true},
 }
+
+var allowedStreams = Table{PartnerB: {"bytes": true}}
 
 func id(role Role) Identity { return Identity{Session: sessionOne, Role: role} }
 
@@ -130,7 +133,28 @@ type site struct {
 	log     logBuffer
 	handled atomic.Int64
 	stop    func() // ends Serve and waits for it
+
+	onStream atomic.Pointer[StreamHandler] // nil: what comes is sent back
+	streamed atomic.Int64                  // handlers that have begun
+	returned atomic.Int64                  // handlers that have returned
 }
+
+func (s *site) stream(ctx context.Context, from Identity, name Kind, conn net.Conn) {
+	s.streamed.Add(1)
+	defer s.returned.Add(1)
+	if h := s.onStream.Load(); h != nil {
+		(*h)(ctx, from, name, conn)
+		return
+	}
+	if _, err := io.Copy(onlyWriter{conn}, conn); err == nil {
+		_ = conn.(interface{ CloseWrite() error }).CloseWrite()
+	}
+}
+
+// onlyWriter hides what io.Copy would take a short cut by.
+type onlyWriter struct{ io.Writer }
+
+func (s *site) serveStreams(h StreamHandler) { s.onStream.Store(&h) }
 
 // echo answers with who said what.
 func (s *site) echo(_ context.Context, from Identity, kind Kind, body []byte) ([]byte, error) {
@@ -146,6 +170,7 @@ func newSite(t testing.TB, listener net.Listener, limits Limits, handler func(*s
 	require.NoError(t, err)
 	require.NoError(t, s.server.Register(SessionConfig{
 		Self: id(PartnerA), Credentials: s.ca.credentials(t, id(PartnerA)), Allow: allowed, Handler: handler(s),
+		Streams: allowedStreams, Stream: s.stream,
 	}))
 	s.serve(t, listener)
 	return s

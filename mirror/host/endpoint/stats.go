@@ -29,22 +29,26 @@ func (r Result) String() string {
 
 // Stats is a snapshot of the traffic of one session at a Server, or of one Client. Counts are since the start.
 type Stats struct {
-	MessagesSent       uint64 // a Server's are its replies
-	MessagesReceived   uint64 // a Client's are the replies it got
-	BytesSent          uint64 // bodies only
-	BytesReceived      uint64
-	Logins             [ResultCount]uint64 // by result; refused messages count too
-	Connections        int                 // open and logged in
-	CertificateExpires time.Time           // our own; zero in plaintext
-	ReloadFailures     uint64              // changed credential files that could not be used
+	MessagesSent        uint64 // a Server's are its replies
+	MessagesReceived    uint64 // a Client's are the replies it got
+	BytesSent           uint64 // bodies only
+	BytesReceived       uint64
+	Logins              [ResultCount]uint64 // by result; refused messages count too
+	Connections         int                 // open and logged in, streams included
+	Streams             int                 // open
+	StreamsOpened       uint64              // and accepted by the other side
+	StreamBytesSent     uint64
+	StreamBytesReceived uint64
+	CertificateExpires  time.Time // our own; zero in plaintext
+	ReloadFailures      uint64    // changed credential files that could not be used
 }
 
 // ClientStats is a snapshot of a Client.
 type ClientStats struct {
 	Stats
-	Refused  uint64 // Sends that ended with RefusedError
-	Timeouts uint64 // Sends that ended with TimeoutError
-	Denied   uint64 // Sends that ended with DeniedError
+	Refused  uint64 // Sends and Opens that ended with RefusedError
+	Timeouts uint64 // Sends and Opens that ended with TimeoutError
+	Denied   uint64 // Sends and Opens that ended with DeniedError
 }
 
 // ServerStats is a snapshot of a Server over all sessions. Only connections that Serve accepted count.
@@ -60,6 +64,7 @@ type counters struct {
 	messagesSent, messagesReceived atomic.Uint64
 	bytesSent, bytesReceived       atomic.Uint64
 	connections                    atomic.Int64
+	streams                        streamCounters
 	logins                         loginCounters
 }
 
@@ -90,6 +95,8 @@ func (c *counters) snapshot(own *source) Stats {
 		BytesReceived:    c.bytesReceived.Load(),
 		Logins:           c.logins.snapshot(),
 		Connections:      int(c.connections.Load()),
+		Streams:          int(c.streams.open.Load()), StreamsOpened: c.streams.opened.Load(),
+		StreamBytesSent: c.streams.sent.Load(), StreamBytesReceived: c.streams.received.Load(),
 	}
 	if own != nil {
 		s.CertificateExpires = own.material().certificate.Leaf.NotAfter
