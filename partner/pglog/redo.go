@@ -22,7 +22,7 @@ type RedoConfig struct {
 	// Session names the row of the redone position.
 	Session string
 
-	// The transactions of the principal that go into one transaction here are bounded by their number (default 1000),
+	// The transactions of the principal that go into one transaction here are bounded by their number (default 10000),
 	// by their row changes (default 20000) and by their bytes in the log (default 16 MiB), whichever is reached first.
 	// A transaction beyond the last two bounds goes alone, in pieces of that size.
 	BatchTransactions int
@@ -40,7 +40,7 @@ type RedoConfig struct {
 
 func (c RedoConfig) withDefaults() RedoConfig {
 	if c.BatchTransactions == 0 {
-		c.BatchTransactions = 1000
+		c.BatchTransactions = 10000
 	}
 	if c.BatchRows == 0 {
 		c.BatchRows = 20000

@@ -1,6 +1,8 @@
 package pglog
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -207,6 +209,7 @@ type updateSet struct {
 func (s *redoSession) queueRun(ctx context.Context, run *netRun) (bool, error) {
 	t := run.sets.table
 	sets := run.sets.sets()
+	sets.order(t)
 	if len(sets.deletes) > 0 {
 		if ok, err := s.queueSet(ctx, t, "delete", t.deleteSet, t.key, sets.deletes); !ok || err != nil {
 			return ok, err
@@ -285,6 +288,29 @@ func (n *netTable) sets() netSets {
 		}
 	}
 	return sets
+}
+
+// order puts updates and deletes in the order of the keys, as the table's index and most likely its rows lie: what is near
+// in the table is changed together. Where one row can be in the way of another, they keep the order of the log.
+func (s *netSets) order(t *redoTable) {
+	if !t.anyOrder {
+		return
+	}
+	slices.SortFunc(s.deletes, t.compareKeys)
+	for i := range s.updates {
+		slices.SortFunc(s.updates[i].rows, t.compareKeys)
+	}
+}
+
+// compareKeys orders rows by key: numbers from zero up by value, anything else in some order that is always the same.
+func (t *redoTable) compareKeys(a, b Tuple) int {
+	for _, k := range t.key {
+		x, y := a[k].Data, b[k].Data
+		if order := cmp.Or(len(x)-len(y), bytes.Compare(x, y)); order != 0 {
+			return order
+		}
+	}
+	return 0
 }
 
 // addUpdate puts a row to those with the same mask. There are few masks: one, unless values are out of line.

@@ -15,23 +15,22 @@ type redoStatement struct {
 	oids []uint32
 }
 
-// unnestOf gives the FROM item that turns one array for each column into rows s(c0, c1, ...), and its parameter types.
+// unnestOf gives the FROM item that turns one array for each column into rows s(c0, c1, ...), and its parameter types. The
+// arrays stand in a select list, where the server takes them apart row by row; in FROM it would first write all rows down.
 func (t *redoTable) unnestOf(columns []int) (string, []uint32) {
-	var args, names strings.Builder
+	var args strings.Builder
 	oids := make([]uint32, len(columns))
 	for n, c := range columns {
 		if n > 0 {
 			args.WriteString(", ")
-			names.WriteString(", ")
 		}
-		fmt.Fprintf(&args, "$%d", n+1)
-		fmt.Fprintf(&names, "c%d", c)
+		fmt.Fprintf(&args, "unnest($%d) AS c%d", n+1, c)
 		oids[n] = t.columns[c].arrayOID
 		if t.columns[c].form == arrayCast {
 			oids[n] = pgtype.TextArrayOID
 		}
 	}
-	return fmt.Sprintf("unnest(%s) AS s(%s)", args.String(), names.String()), oids
+	return fmt.Sprintf("(SELECT %s) AS s", args.String()), oids
 }
 
 // field is a column of the unnested rows as a value of the table's type.

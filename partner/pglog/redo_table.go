@@ -25,6 +25,9 @@ type redoTable struct {
 	compared []int
 	// wholeRow is true when the stream's old row is complete (replica identity FULL).
 	wholeRow bool
+	// anyOrder is true when rows of different keys cannot be in each other's way, so that a set may be redone in the order
+	// of the keys.
+	anyOrder bool
 	// localColumns is true when the table here has columns that the stream does not know. Their values must survive an
 	// update, so a key change must not become a delete and an insert.
 	localColumns bool
@@ -57,7 +60,9 @@ type localIndex struct {
 }
 
 const localTableSQL = `
-SELECT c.oid::int8, c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+SELECT c.oid::int8, c.relkind::text,
+       (SELECT count(*) <= 1 FROM pg_index i WHERE i.indrelid = c.oid AND (i.indisunique OR i.indisexclusion))
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')`
 
 const localColumnsSQL = `
@@ -109,7 +114,7 @@ func lookUpTable(ctx context.Context, conn *pgx.Conn, rel *Relation) (*redoTable
 	}
 	var oid int64
 	var kind string
-	err := conn.QueryRow(ctx, localTableSQL, schema, rel.Name).Scan(&oid, &kind)
+	err := conn.QueryRow(ctx, localTableSQL, schema, rel.Name).Scan(&oid, &kind, &t.anyOrder)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, &RedoError{Relation: t.name, Action: "look up table", Err: errNoTable}
 	}

@@ -332,3 +332,16 @@ func TestRedoMarks(t *testing.T) {
 	require.NoError(t, r.stop())
 	p.equal()
 }
+
+// TestRedoSetKeepsOrder hands a unique value from one row to another: as a set this works in the order of the log, and in
+// the order of the keys it would not.
+func TestRedoSetKeepsOrder(t *testing.T) {
+	p := newRedoPair(t, 0)
+	p.both("CREATE TABLE t (id int PRIMARY KEY, n int UNIQUE)", "CREATE TABLE u (id int PRIMARY KEY, n int)")
+	p.run(p.source, "INSERT INTO t VALUES (1, 1), (2, 2)", "INSERT INTO u SELECT g, g FROM generate_series(1, 200) g")
+	p.redo(p.config())
+	p.run(p.source, "UPDATE t SET n = 3 WHERE id = 2", "UPDATE t SET n = 2 WHERE id = 1", "UPDATE u SET n = -n WHERE id % 3 = 0", "DELETE FROM u WHERE id > 90")
+	got := p.redo(p.config())
+	require.Equal(t, uint64(4), got.Transactions)
+	require.Equal(t, uint64(1), got.Batches) // none one by one
+}
