@@ -18,7 +18,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/f19126b3/dbmirror/mirror"
-	"github.com/f19126b3/dbmirror/partner/pglog"
 )
 
 // canary stands in every connection string.
@@ -37,7 +36,8 @@ func TestAbuse(t *testing.T) {
 	log := &logBook{}
 	p.edit = func(c *Config) {
 		c.Logger = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-		c.DSN, c.PeerDSN = c.DSN+pglog.Secret("&password="+canary), c.PeerDSN+pglog.Secret("&password="+canary)
+		here, there := c.dsns()
+		c.redirect(t, here+"&password="+canary, there+"&password="+canary)
 	}
 	for i, name := range hostile {
 		schema := quoted(fmt.Sprintf(`schema %d "; --`, i))

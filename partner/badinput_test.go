@@ -20,8 +20,6 @@ import (
 	"github.com/f19126b3/dbmirror/mirror"
 	"github.com/f19126b3/dbmirror/mirror/host"
 	"github.com/f19126b3/dbmirror/mirror/host/endpoint"
-	"github.com/f19126b3/dbmirror/partner/pglog"
-	"github.com/f19126b3/dbmirror/partner/pgtest"
 )
 
 // What is wrong ends in one error that names cause and mend, shows at both partners, and has changed nothing.
@@ -35,11 +33,7 @@ func TestBadConfig(t *testing.T) {
 		"no session":         {func(c *Config) { c.Session = "" }, "Session is empty", "openssl rand -hex 16"},
 		"session of letters": {func(c *Config) { c.Session = "orders" }, `"orders" is not 32 hexadecimal digits`, "openssl rand -hex 16"},
 		"no directory":       {func(c *Config) { c.Dir = "" }, "Dir is empty", "name a directory"},
-		"no DSN":             {func(c *Config) { c.DSN = "" }, "DSN is empty", "connection string of the database on this side"},
-		"unreadable DSN":     {func(c *Config) { c.DSN = "postgres://u:hidden@h:port/db" }, "DSN: the connection string (not shown) is not valid", "postgres://user@host:port/database"},
-		"unreadable PeerDSN": {func(c *Config) { c.PeerDSN = "host=h password=hidden port" }, "PeerDSN: the connection string", "key=value"},
-		"DSN of two servers": {func(c *Config) { c.DSN = "postgres://u:hidden@a,b/db" }, "names several servers", "name the one that is administered"},
-		"one database":       {func(c *Config) { c.PeerDSN = c.DSN }, "lead to the same database", "PeerDSN for the other"},
+		"no backend":         {func(c *Config) { c.Backend = nil }, "Backend is empty", "as pglog.New makes it"},
 		"no peer":            {func(c *Config) { c.Peer = "" }, "Peer is empty", "address of the other partner"},
 		"peer without port":  {func(c *Config) { c.Peer = "b.example" }, "Peer: address b.example", "host:port"},
 		"one address twice":  {func(c *Config) { c.Witness = c.Peer }, "Peer and Witness are both", "an address each"},
@@ -61,8 +55,8 @@ func TestBadConfig(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "dir")
 			cfg := Config{
 				Session: strings.Repeat("ab", 16), Self: mirror.PartnerA, Dir: dir,
-				DSN: "postgres://u:hidden@127.0.0.1:1/db", PeerDSN: "postgres://u:hidden@127.0.0.1:2/db",
-				Listen: "127.0.0.1:3", Peer: "127.0.0.1:4", Witness: "127.0.0.1:5",
+				Backend: between(t, "postgres://u:hidden@127.0.0.1:1/db", "postgres://u:hidden@127.0.0.1:2/db"),
+				Listen:  "127.0.0.1:3", Peer: "127.0.0.1:4", Witness: "127.0.0.1:5",
 				Credentials: endpoint.Credentials{Plaintext: true},
 			}
 			c.edit(&cfg)
@@ -79,13 +73,7 @@ func TestBadConfig(t *testing.T) {
 // TestBadDirectory: a partner whose directory cannot be used does not start, and the other one says why.
 func TestBadDirectory(t *testing.T) {
 	t.Parallel()
-	server := pgtest.New(t, nil)
-	p := &pair{t: t, session: strings.Repeat("cd", 16), dir: t.TempDir(), timing: host.Fast()}
-	p.pg[mirror.PartnerA], p.pg[mirror.PartnerB] = server, server
-	for s := mirror.PartnerA; s <= mirror.Witness; s++ {
-		p.addr[s] = freeAddr(t)
-	}
-	p.edit = func(c *Config) { c.PeerDSN = pglog.Secret(server.DSN("postgres")) } // never reached
+	p := newPair(t)
 	other := begin(t, p.config(mirror.PartnerA))
 	other.await("waiting", func(st Status) bool { return strings.Contains(st.Trouble, "partner-b has not said") })
 	cases := badDirectories

@@ -13,7 +13,7 @@ import (
 	"github.com/f19126b3/dbmirror/mirror"
 	"github.com/f19126b3/dbmirror/mirror/host"
 	"github.com/f19126b3/dbmirror/mirror/host/statefile"
-	"github.com/f19126b3/dbmirror/partner/pglog"
+	"github.com/f19126b3/dbmirror/partner/backend"
 	"github.com/f19126b3/dbmirror/partner/redo"
 )
 
@@ -232,11 +232,11 @@ func looseTable(t *testing.T, p *pair) {
 	require.NoError(t, p.partner[mirror.PartnerB].Reseed(t.Context()))
 	p.suspended(mirror.ReasonPreflight, "replica_identity (public.loose)", "ALTER TABLE public.loose REPLICA IDENTITY FULL")
 	for s := mirror.PartnerA; s <= mirror.PartnerB; s++ {
-		require.ErrorContains(t, pglog.Refuse(p.partner[s].Status().Findings), "public.loose")
+		require.ErrorContains(t, backend.Refuse(p.partner[s].Status().Findings), "public.loose")
 	}
 	p.exec(mirror.PartnerA, "ALTER TABLE public.loose REPLICA IDENTITY FULL")
 	for s := mirror.PartnerA; s <= mirror.PartnerB; s++ {
-		p.await(s, "without findings", 20*time.Second, func(st Status) bool { return pglog.Refuse(st.Findings) == nil })
+		p.await(s, "without findings", 20*time.Second, func(st Status) bool { return backend.Refuse(st.Findings) == nil })
 	}
 	p.resume()
 }
@@ -273,8 +273,8 @@ func (p *pair) started(s mirror.Server, edit func(*Config), cause, mend string) 
 }
 
 // mistakenPeer: a partner is started again with a PeerDSN that leads to another database.
-func mistakenPeer(_ *testing.T, p *pair, s mirror.Server) {
-	p.started(s, func(c *Config) { c.PeerDSN = pglog.Secret(p.pg[s.Other()].DSN("postgres")) },
+func mistakenPeer(t *testing.T, p *pair, s mirror.Server) {
+	p.started(s, func(c *Config) { c.redirect(t, "", p.pg[s.Other()].DSN("postgres")) },
 		"PeerDSN leads to database postgres", "correct PeerDSN")
 }
 
@@ -295,7 +295,8 @@ func serverFull(t *testing.T, p *pair) {
 		q.addr[s] = freeAddr(t)
 	}
 	q.edit = func(c *Config) {
-		c.DSN, c.PeerDSN, c.Witness = pglog.Secret(p.pg[c.Self].DSN("large")), pglog.Secret(p.pg[c.Self.Other()].DSN("large")), ""
+		c.redirect(t, p.pg[c.Self].DSN("large"), p.pg[c.Self.Other()].DSN("large"))
+		c.Witness = ""
 	}
 	space, resize := serverTmpfs(t, p.pg[mirror.PartnerB], "8m")
 	run(t, p.pg[mirror.PartnerB], "postgres", "CREATE TABLESPACE small LOCATION '"+space+"'")
@@ -348,7 +349,7 @@ func electedWithoutLog(t *testing.T, p *pair) {
 func mistakenDSN(t *testing.T, p *pair, s mirror.Server) {
 	p.halt(s)
 	cfg := p.config(s)
-	cfg.DSN = pglog.Secret(p.pg[s].DSN("postgres"))
+	cfg.redirect(t, p.pg[s].DSN("postgres"), "")
 	err := begin(t, cfg).failure()
 	require.ErrorContains(t, err, "DSN leads to database postgres")
 	require.ErrorContains(t, err, "correct DSN")

@@ -22,7 +22,6 @@ import (
 	"github.com/f19126b3/dbmirror/mirror/host"
 	"github.com/f19126b3/dbmirror/mirror/host/endpoint"
 	"github.com/f19126b3/dbmirror/mirror/host/endpoint/certs"
-	"github.com/f19126b3/dbmirror/partner/pglog"
 	"github.com/f19126b3/dbmirror/partner/pgtest"
 )
 
@@ -60,20 +59,20 @@ var refusals = []refusal{
 		cause: "fatal: mirror: missing_role (clerk)", mend: "CREATE ROLE clerk"},
 	{name: "other encoding", prepareA: none, as: onB("ENCODING 'LATIN1' LOCALE 'C'"), cause: "its encoding is LATIN1, the principal's UTF8", mend: "CREATE DATABASE"},
 	{name: "other collation", prepareA: none, as: onB("LOCALE_PROVIDER icu ICU_LOCALE 'de'"), cause: "fatal: mirror: collation", mend: "CREATE DATABASE"},
-	{name: "one server", edit: func(_ *testing.T, r *refusing, a, b *Config) {
-		b.DSN, a.PeerDSN = pglog.Secret(r.good[mirror.PartnerA].DSN("postgres")), pglog.Secret(r.good[mirror.PartnerA].DSN("postgres"))
+	{name: "one server", edit: func(t *testing.T, r *refusing, a, b *Config) {
+		at(t, mirror.PartnerB, a, b, r.good[mirror.PartnerA].DSN("postgres"))
 	}, cause: "fatal: mirror: same_server", mend: "made by its own initdb"},
-	{name: "no such database", edit: func(_ *testing.T, r *refusing, _, b *Config) {
-		b.DSN = pglog.Secret(r.good[mirror.PartnerB].DSN("nowhere"))
+	{name: "no such database", edit: func(t *testing.T, r *refusing, _, b *Config) {
+		b.redirect(t, r.good[mirror.PartnerB].DSN("nowhere"), "")
 	}, ends: mirror.PartnerB, cause: `database "nowhere" does not exist`, mend: "the DSN names a database that does not exist"},
 	{name: "nobody at the principal's DSN", edit: func(t *testing.T, _ *refusing, a, _ *Config) {
-		a.DSN = pglog.Secret("postgres://u:hidden@" + freeAddr(t) + "/app")
+		a.redirect(t, "postgres://u:hidden@"+freeAddr(t)+"/app", "")
 	}, ends: mirror.PartnerA, cause: "nothing listens at", mend: "check host, port and listen_addresses"},
 	{name: "nobody at the mirror's PeerDSN", edit: func(t *testing.T, _ *refusing, _, b *Config) {
-		b.PeerDSN = pglog.Secret("postgres://u:hidden@" + freeAddr(t) + "/app")
+		b.redirect(t, "", "postgres://u:hidden@"+freeAddr(t)+"/app")
 	}, cause: "fatal: principal: connect: nothing listens at", mend: "check host, port and listen_addresses"},
-	{name: "another database at PeerDSN", edit: func(_ *testing.T, r *refusing, _, b *Config) {
-		b.PeerDSN = pglog.Secret(r.good[mirror.PartnerA].DSN("postgres"))
+	{name: "another database at PeerDSN", edit: func(t *testing.T, r *refusing, _, b *Config) {
+		b.redirect(t, "", r.good[mirror.PartnerA].DSN("postgres"))
 	}, cause: "PeerDSN leads to database postgres", mend: "correct PeerDSN here, or DSN there"},
 	{name: "two that want to be principal", edit: func(_ *testing.T, _ *refusing, _, b *Config) { b.Establish = true },
 		cause: "both partners are told to make the session", mend: "set Establish on the one that is to be principal only"},
@@ -155,11 +154,12 @@ func (r *refusing) configs(t *testing.T, n int, database string) (a, b Config) {
 	addrA, addrB, dir := freeAddr(t), freeAddr(t), t.TempDir()
 	a = Config{
 		Session: fmt.Sprintf("%08x", n) + strings.Repeat("0", 24), Self: mirror.PartnerA, Dir: filepath.Join(dir, "a"),
-		DSN: pglog.Secret(r.good[mirror.PartnerA].DSN(database)), PeerDSN: pglog.Secret(r.good[mirror.PartnerB].DSN(database)),
-		Listen: addrA, Peer: addrB, Credentials: endpoint.Credentials{Plaintext: true}, Establish: true, Timing: host.Fast(),
+		Backend: between(t, r.good[mirror.PartnerA].DSN(database), r.good[mirror.PartnerB].DSN(database)),
+		Listen:  addrA, Peer: addrB, Credentials: endpoint.Credentials{Plaintext: true}, Establish: true, Timing: host.Fast(),
 	}
 	b = a
-	b.Self, b.Dir, b.DSN, b.PeerDSN, b.Listen, b.Peer, b.Establish = mirror.PartnerB, filepath.Join(dir, "b"), a.PeerDSN, a.DSN, addrB, addrA, false
+	b.Self, b.Dir, b.Listen, b.Peer, b.Establish = mirror.PartnerB, filepath.Join(dir, "b"), addrB, addrA, false
+	b.redirect(t, r.good[mirror.PartnerB].DSN(database), r.good[mirror.PartnerA].DSN(database))
 	return a, b
 }
 
@@ -203,16 +203,16 @@ func run(t *testing.T, server *pgtest.Server, database, sql string) {
 }
 
 // at gives a partner another database, known to both partners by the same connection string.
-func at(s mirror.Server, a, b *Config, dsn string) {
-	if s == mirror.PartnerA {
-		a.DSN, b.PeerDSN = pglog.Secret(dsn), pglog.Secret(dsn)
-		return
+func at(t *testing.T, s mirror.Server, a, b *Config, dsn string) {
+	if s == mirror.PartnerB {
+		a, b = b, a
 	}
-	b.DSN, a.PeerDSN = pglog.Secret(dsn), pglog.Secret(dsn)
+	a.redirect(t, dsn, "")
+	b.redirect(t, "", dsn)
 }
 
 func onPoorServer(s mirror.Server) func(*testing.T, *refusing, *Config, *Config) {
-	return func(_ *testing.T, r *refusing, a, b *Config) { at(s, a, b, r.poor.DSN("app")) }
+	return func(t *testing.T, r *refusing, a, b *Config) { at(t, s, a, b, r.poor.DSN("app")) }
 }
 
 func asPlainRole(s mirror.Server) func(*testing.T, *refusing, *Config, *Config) {
@@ -220,7 +220,7 @@ func asPlainRole(s mirror.Server) func(*testing.T, *refusing, *Config, *Config) 
 		dsn, err := url.Parse(r.good[s].DSN("app"))
 		require.NoError(t, err)
 		dsn.User = url.User("plain")
-		at(s, a, b, dsn.String())
+		at(t, s, a, b, dsn.String())
 	}
 }
 
@@ -240,7 +240,7 @@ func asVersion14(s mirror.Server) func(*testing.T, *refusing, *Config, *Config) 
 		dsn, err := url.Parse(r.good[s].DSN("app"))
 		require.NoError(t, err)
 		dsn.Host = told
-		at(s, a, b, dsn.String())
+		at(t, s, a, b, dsn.String())
 	}
 }
 
@@ -305,7 +305,7 @@ func TestForeignCertificate(t *testing.T) {
 	session := strings.Repeat("ab", 16)
 	cfg := Config{
 		Session: session, Self: mirror.PartnerB, Dir: filepath.Join(t.TempDir(), "dir"),
-		DSN: "postgres://127.0.0.1:1/db", PeerDSN: "postgres://127.0.0.1:2/db", Listen: "127.0.0.1:3", Peer: "127.0.0.1:4",
+		Backend: between(t, "postgres://127.0.0.1:1/db", "postgres://127.0.0.1:2/db"), Listen: "127.0.0.1:3", Peer: "127.0.0.1:4",
 	}
 	for name, to := range map[string]endpoint.Identity{
 		"of the other partner": {Session: session, Role: endpoint.PartnerA},

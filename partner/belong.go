@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/f19126b3/dbmirror/mirror/host/crashpoint"
-	"github.com/f19126b3/dbmirror/partner/pglog"
+	"github.com/f19126b3/dbmirror/partner/backend"
 )
 
 // errOtherDatabase is wrapped by errors about a connection string that leads to a database which is not the session's.
@@ -18,54 +18,43 @@ var errOtherDatabase = errors.New("another database")
 // placeFile is its name in Config.Dir.
 const placeFile = "database.json"
 
-// place is which database a partner belongs to. It is kept beside the state, because a connection string that was
-// mistaken would otherwise make a principal of an empty database.
-type place struct {
-	SystemID uint64 `json:"system_id,string"`
-	OID      uint32 `json:"oid"`
-	Database string `json:"database"`
-}
-
-func placeOf(id pglog.Identity) place { return place{id.SystemID, id.OID, id.Database} }
-
-func (a place) String() string {
-	return fmt.Sprintf("database %s (OID %d) of the server with system identifier %d", a.Database, a.OID, a.SystemID)
-}
-
-// same says whether both are one database; its name may have changed.
-func (a place) same(b place) bool { return a.SystemID == b.SystemID && a.OID == b.OID }
-
-// belong makes sure that the database is the one that this partner had when its session was made.
-func (p *Partner) belong(id pglog.Identity) error {
+// belong makes sure that the database is the one that this partner had when its session was made. Which one that was is kept
+// beside the state, because a setting that was mistaken would otherwise make a principal of an empty database.
+func (p *Partner) belong(now backend.Identity) error {
 	path := filepath.Join(p.cfg.Dir, placeFile)
 	own, err := readPlace(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return writePlace(path, placeOf(id))
+		return writePlace(path, now)
 	}
 	if err != nil {
 		return err
 	}
-	if now := placeOf(id); !own.same(now) {
-		return fmt.Errorf("%w: DSN leads to %s, this partner's is %s: correct DSN, or if the database was made anew, remove %s and reseed",
-			errOtherDatabase, now, own, path)
+	if !own.Same(now) {
+		here, _ := p.cfg.Backend.Settings()
+		return fmt.Errorf("%w: %s leads to %s, this partner's is %s: correct %[2]s, or if the database was made anew, remove %[5]s and reseed",
+			errOtherDatabase, here, now, own, path)
 	}
 	return nil
 }
 
-func readPlace(path string) (place, error) {
+func readPlace(path string) (backend.Identity, error) {
 	raw, err := os.ReadFile(path)
 	if err != nil {
-		return place{}, fmt.Errorf("read which database this partner belongs to: %w", err)
+		return backend.Identity{}, fmt.Errorf("read which database this partner belongs to: %w", err)
 	}
-	var own place
-	if err := json.Unmarshal(raw, &own); err != nil {
-		return place{}, fmt.Errorf("read which database this partner belongs to: %s is damaged: %w; remove it if the DSN is right", path, err)
+	var own backend.Identity
+	err = json.Unmarshal(raw, &own)
+	if err == nil && own.ID == "" {
+		err = errors.New("it names none")
+	}
+	if err != nil {
+		return backend.Identity{}, fmt.Errorf("read which database this partner belongs to: %s is damaged: %w; remove it if the database is the right one", path, err)
 	}
 	return own, nil
 }
 
 // writePlace writes beside, syncs and renames, so that the file is there whole or not at all, also after a power loss.
-func writePlace(path string, of place) error {
+func writePlace(path string, of backend.Identity) error {
 	b, err := json.Marshal(of)
 	if err == nil {
 		err = writeSynced(path+".new", append(b, '\n'))
@@ -102,13 +91,13 @@ func (p *Partner) forgetPlace() error {
 	return p.forgetHandover()
 }
 
-func (d *dataPath) setPlace(own place) {
+func (d *dataPath) setPlace(own backend.Identity) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.mu.place = own
 }
 
-func (d *dataPath) setReached(theirs place) {
+func (d *dataPath) setReached(theirs backend.Identity) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.mu.reached = theirs

@@ -41,8 +41,8 @@ func (r *roads) lead(o *orders) {
 		}
 	}
 	if o.Self.IsPartner() {
-		o.DSN = string(through(r.servers[way{o.Self, o.Self}]))
-		o.Peer = string(through(r.servers[way{o.Self, o.Self.Other()}]))
+		o.DSN = through(r.servers[way{o.Self, o.Self}])
+		o.Peer = through(r.servers[way{o.Self, o.Self.Other()}])
 	}
 }
 

@@ -11,19 +11,18 @@ import (
 	"github.com/f19126b3/dbmirror/mirror"
 	"github.com/f19126b3/dbmirror/mirror/host"
 	"github.com/f19126b3/dbmirror/mirror/host/endpoint"
-	"github.com/f19126b3/dbmirror/partner/pglog"
+	"github.com/f19126b3/dbmirror/partner/backend"
 )
 
-// Config is what a Partner is made with. Session, Self, Dir, DSN, PeerDSN, Listen and Peer are required; the rest has
+// Config is what a Partner is made with. Session, Self, Dir, Backend, Listen and Peer are required; the rest has
 // defaults. Nothing here changes while the partner runs.
 type Config struct {
 	Session string        // 32 hexadecimal digits, the same on all three servers
 	Self    mirror.Server // PartnerA or PartnerB
 	Dir     string        // of the state file, the hardened log and the journal; nobody else's, mode 0700
 
-	// DSN leads to the database that is mirrored, on this side; PeerDSN to the one on the other side, as reachable from
-	// here. Both roles must be superusers.
-	DSN, PeerDSN pglog.Secret
+	// Backend leads to the database that is mirrored: that of pglog.New for one of PostgreSQL.
+	Backend backend.Backend
 
 	Listen  string // address of this endpoint, host:port; empty when Handler is mounted elsewhere
 	Peer    string // address of the other partner's endpoint
@@ -86,22 +85,14 @@ func (c Config) validateNames() error {
 	for _, required := range []struct{ name, value, mend string }{
 		{"Session", c.Session, "make one for the three servers with `openssl rand -hex 16`"},
 		{"Dir", c.Dir, "name a directory of this partner's own"},
-		{"DSN", string(c.DSN), "give the connection string of the database on this side"},
-		{"PeerDSN", string(c.PeerDSN), "give the connection string of the database on the other side"},
 		{"Peer", c.Peer, "give the address of the other partner's endpoint"},
 	} {
 		if required.value == "" {
 			return fmt.Errorf("%s is empty: %s", required.name, required.mend)
 		}
 	}
-	if err := c.DSN.CheckDSN(); err != nil {
-		return fmt.Errorf("DSN: %w", err)
-	}
-	if err := c.PeerDSN.CheckDSN(); err != nil {
-		return fmt.Errorf("PeerDSN: %w", err)
-	}
-	if c.DSN == c.PeerDSN {
-		return errors.New("DSN and PeerDSN lead to the same database: DSN is for this side, PeerDSN for the other")
+	if c.Backend == nil {
+		return errors.New("Backend is empty: give the database on this side, as pglog.New makes it for one of PostgreSQL")
 	}
 	return nil
 }

@@ -10,7 +10,6 @@ import (
 
 	"github.com/f19126b3/dbmirror/mirror"
 	"github.com/f19126b3/dbmirror/mirror/host"
-	"github.com/f19126b3/dbmirror/partner/pglog"
 	"github.com/f19126b3/dbmirror/partner/pgtest"
 )
 
@@ -28,9 +27,11 @@ func (p *pair) cables(servers bool) (sever, mend func()) {
 	p.edit = func(c *Config) {
 		switch c.Self {
 		case mirror.PartnerA:
-			c.Peer, c.Witness, c.PeerDSN = toB.addr(), toW.addr(), through(back)
+			c.Peer, c.Witness = toB.addr(), toW.addr()
+			c.redirect(p.t, "", through(back))
 		case mirror.PartnerB:
-			c.Peer, c.PeerDSN = in.addr(), through(server)
+			c.Peer = in.addr()
+			c.redirect(p.t, "", through(server))
 		}
 	}
 	p.witnessSees[mirror.PartnerA] = in.addr()
@@ -50,8 +51,8 @@ func (p *pair) cables(servers bool) (sever, mend func()) {
 		}
 }
 
-func through(c *cable) pglog.Secret {
-	return pglog.Secret(fmt.Sprintf("postgres://postgres@%s/app?sslmode=disable", c.addr()))
+func through(c *cable) string {
+	return fmt.Sprintf("postgres://postgres@%s/app?sslmode=disable", c.addr())
 }
 
 // TestPrincipalCutOff cuts a principal off from both others while clients still reach it. It stops acknowledging at

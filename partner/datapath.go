@@ -3,29 +3,26 @@ package partner
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
 	"github.com/f19126b3/dbmirror/mirror"
-	"github.com/f19126b3/dbmirror/partner/pglog"
+	"github.com/f19126b3/dbmirror/partner/backend"
 )
 
 // dataPath brings the local database and the stream to where the session wants them, and reports what it has proven.
 // One goroutine works; the session's goroutine only leaves its wish, and stops hardening when it must be stopped at once.
 type dataPath struct {
-	p       *Partner
-	server  *pglog.Server
-	report  func(mirror.Event) bool
-	follow  *follow
-	have    proven // owned by the working goroutine
-	working uint64 // number of the wish that is being worked on; owned by the working goroutine
-	beat    *task  // the heartbeat under way; owned by the working goroutine, as is beaten, when it began
-	beaten  time.Time
-	copied  failure // of the latest copy; owned by the working goroutine
-	blamed  bool    // the session was last seen failed; owned by the working goroutine
+	p        *Partner
+	database backend.Database
+	report   func(mirror.Event) bool
+	follow   *follow
+	have     proven // owned by the working goroutine
+	working  uint64 // number of the wish that is being worked on; owned by the working goroutine
+	beat     *task  // the heartbeat under way; owned by the working goroutine, as is beaten, when it began
+	beaten   time.Time
+	copied   failure // of the latest copy; owned by the working goroutine
+	blamed   bool    // the session was last seen failed; owned by the working goroutine
 
 	mu struct {
 		sync.Mutex
@@ -33,28 +30,27 @@ type dataPath struct {
 		number   uint64        // of the wish
 		changed  chan struct{} // closed when the wish changes
 		shown    shown
-		findings []pglog.Finding
-		place    place // this side's database, and the one that PeerDSN leads to, as last seen
-		reached  place
-		ready    bool          // nothing that was found is against making the session
-		peer     *pglog.Server // the other side's server; nil until it was reached
+		findings []backend.Finding
+		place    backend.Identity // this side's database, and the one that the backend reaches on the other, as last seen
+		reached  backend.Identity
+		ready    bool // nothing that was found is against making the session
 	}
 }
 
 // proven is what the database was last shown to be. It is void when the server has restarted.
 type proven struct {
-	checkpointer time.Time
-	ours         bool // it is this session's database
-	putBack      bool // it was told that it is not as it was handed over
-	gate         mirror.Gate
-	wait         mirror.Wait // WaitNone: ours are out of the setting or never in force
-	waitSeq      mirror.RoleSeq
-	removed      bool        // nothing of ours is in the setting, persisted either
-	drained      uint64      // number of the wish under which it was drained
-	reign        pglog.Reign // the row of the present role sequence on this server, as principal
-	whole        mirror.RoleSeq
-	cleaned      bool // as mirror: slots of our own former reigns are gone
-	looked       time.Time
+	started time.Time
+	ours    bool // it is this session's database
+	putBack bool // it was told that it is not as it was handed over
+	gate    mirror.Gate
+	wait    mirror.Wait // WaitNone: ours are out of the setting or never in force
+	waitSeq mirror.RoleSeq
+	removed bool          // nothing of ours is in the setting, persisted either
+	drained uint64        // number of the wish under which it was drained
+	reign   backend.Reign // the row of the present role sequence on this server, as principal
+	whole   mirror.RoleSeq
+	cleaned bool // as mirror: the logs of our own former reigns are gone
+	looked  time.Time
 }
 
 // shown is the part of the status that the data path knows.
@@ -150,11 +146,6 @@ func (d *dataPath) run(ctx context.Context) {
 func (d *dataPath) close() {
 	d.beat.stop()
 	d.follow.stop()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.mu.peer != nil {
-		d.mu.peer.Close()
-	}
 }
 
 // reconcile takes the database one look further towards the wish.
@@ -175,7 +166,7 @@ func (d *dataPath) reconcile(ctx context.Context, wish mirror.Duty) error {
 }
 
 // leave is the end of a server whose session went on without it, or broke down: it follows nobody and serves nobody. Its
-// slots stay, for they hold what nobody else may have.
+// log stays, for it holds what nobody else may have.
 func (d *dataPath) leave(ctx context.Context) error {
 	d.follow.stop()
 	if err := d.fence(ctx); err != nil {
@@ -192,21 +183,21 @@ func (d *dataPath) leave(ctx context.Context) error {
 func (d *dataPath) check(ctx context.Context, role mirror.Role) (bool, error) {
 	pinging, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	health, err := d.server.Ping(pinging)
+	health, err := d.database.Ping(pinging)
 	if err != nil {
 		if ctx.Err() == nil {
 			d.report(mirror.Event{Kind: mirror.EventDatabaseDown})
 		}
 		return false, err
 	}
-	if health.CheckpointerStart != d.have.checkpointer {
-		d.have = proven{checkpointer: health.CheckpointerStart}
+	if !health.Started.Equal(d.have.started) {
+		d.have = proven{started: health.Started}
 	}
 	if err := d.recognize(ctx, role); err != nil {
 		return false, err
 	}
 	d.report(mirror.Event{Kind: mirror.EventDatabaseUp})
-	d.report(mirror.Event{Kind: mirror.EventEnded, LSN: health.Flushed})
+	d.report(mirror.Event{Kind: mirror.EventEnded, LSN: health.End})
 	return true, nil
 }
 
@@ -216,11 +207,11 @@ func (d *dataPath) recognize(ctx context.Context, role mirror.Role) error {
 	if d.have.ours || role == mirror.RoleNone {
 		return nil
 	}
-	id, err := d.server.Identity(ctx)
+	id, err := d.database.Identity(ctx)
 	if err != nil {
 		return err
 	}
-	d.setPlace(placeOf(id))
+	d.setPlace(id)
 	err = d.p.belong(id)
 	if errors.Is(err, errOtherDatabase) {
 		d.report(mirror.Event{Kind: mirror.EventDatabaseDown})
@@ -243,7 +234,7 @@ func (d *dataPath) gate(ctx context.Context, g mirror.Gate, grace time.Duration)
 		return nil
 	}
 	d.have.gate = 0
-	if _, err := d.server.SetGate(ctx, g, grace); err != nil {
+	if err := d.database.SetGate(ctx, g, grace); err != nil {
 		return err
 	}
 	d.have.gate = g
@@ -257,19 +248,19 @@ func (d *dataPath) fence(ctx context.Context) error {
 	if d.have.gate == mirror.GateClosed {
 		return nil
 	}
-	proof, err := d.server.Gate(ctx)
+	gate, err := d.database.Gate(ctx)
 	if err != nil {
 		return err
 	}
-	if proof.Gate == mirror.GateOpen {
-		waiting, err := d.server.Waiting(ctx)
+	if gate == mirror.GateOpen {
+		waiting, err := d.database.Waiting(ctx)
 		if err != nil {
 			return err
 		}
 		if waiting.Name == "" && waiting.RestartWaits {
 			// Within bounds: a server that is slow to block commits must be closed all the same.
 			blocking, cancel := context.WithTimeout(ctx, blockTimeout)
-			err := d.server.WaitBlock(blocking)
+			err := d.database.WaitBlock(blocking)
 			cancel()
 			if err != nil && ctx.Err() == nil {
 				d.p.cfg.Logger.Warn("commits could not be blocked before the database is closed", "error", err)
@@ -302,49 +293,6 @@ func (d *dataPath) awaitFence(limit time.Duration) {
 		}
 	}
 }
-
-// peer is the administrative access to the other side's server.
-func (d *dataPath) peer(ctx context.Context) (*pglog.Server, error) {
-	d.mu.Lock()
-	found := d.mu.peer
-	d.mu.Unlock()
-	if found != nil {
-		return found, nil
-	}
-	dialing, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
-	made, err := pglog.Dial(dialing, d.p.cfg.PeerDSN, d.p.short())
-	if err != nil {
-		return nil, fmt.Errorf("connect to the other side's server: %w", err)
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.mu.peer != nil {
-		made.Close()
-		return d.mu.peer, nil
-	}
-	d.mu.peer = made
-	return made, nil
-}
-
-// peerReign is where the principal's reign begins, as its server says.
-func (d *dataPath) peerReign(ctx context.Context, seq mirror.RoleSeq) (pglog.Reign, error) {
-	principal, err := d.peer(ctx)
-	if err != nil {
-		return pglog.Reign{}, err
-	}
-	asking, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
-	found, err := principal.Reign(asking, d.p.id.String(), seq)
-	var server *pgconn.PgError
-	if errors.As(err, &server) && server.Code == sqlUndefinedTable {
-		err = fmt.Errorf("%w: %w", pglog.ErrNoReign, err) // no session has been at that server yet
-	}
-	return found, err
-}
-
-// sqlUndefinedTable is a code of SQLSTATE.
-const sqlUndefinedTable = "42P01"
 
 func (d *dataPath) showGate(g mirror.Gate) {
 	d.mu.Lock()

@@ -23,12 +23,18 @@ import (
 func Example() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	database, err := pglog.New(pglog.Config{
+		DSN:     pglog.Secret(os.Getenv("DBMIRROR_DSN")),
+		PeerDSN: pglog.Secret(os.Getenv("DBMIRROR_PEER_DSN")),
+	})
+	if err != nil {
+		log.Fatal(err) // names the cause and the mend
+	}
 	p, err := partner.New(partner.Config{
 		Session:     "00112233445566778899aabbccddeeff", // openssl rand -hex 16
 		Self:        mirror.PartnerA,
 		Dir:         "/var/lib/dbmirror",
-		DSN:         pglog.Secret(os.Getenv("DBMIRROR_DSN")),
-		PeerDSN:     pglog.Secret(os.Getenv("DBMIRROR_PEER_DSN")),
+		Backend:     database,
 		Listen:      ":7000",
 		Peer:        "db-b.example.org:7000",
 		Witness:     "witness.example.org:7001",
@@ -37,7 +43,7 @@ func Example() {
 		Logger:      slog.Default(),
 	})
 	if err != nil {
-		log.Fatal(err) // names the cause and the mend
+		log.Fatal(err)
 	}
 	if err := p.Run(ctx); err != nil { // principal or mirror: it finds out by itself
 		log.Fatal(err)

@@ -8,15 +8,13 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/f19126b3/dbmirror/mirror"
-	"github.com/f19126b3/dbmirror/partner/pglog"
+	"github.com/f19126b3/dbmirror/partner/backend"
 	"github.com/f19126b3/dbmirror/partner/redo"
 )
 
 // follow runs what a mirror runs beside its session: the stream that hardens the principal's log, the redo of it, and
-// the sampling of the principal's sequences.
+// the sampling of the principal's database.
 type follow struct {
 	d            *dataPath
 	transactions atomic.Uint64 // hardened since the program started
@@ -26,8 +24,8 @@ type follow struct {
 		sync.Mutex
 		stream  *task
 		redo    *task
-		reader  *pglog.Stream
-		redoer  *pglog.Redo
+		reader  backend.Stream
+		redoer  backend.Redo
 		retryAt time.Time
 	}
 }
@@ -91,11 +89,11 @@ func (f *follow) stopRedo() {
 	t.stop()
 }
 
-func (f *follow) status() (pglog.StreamStatus, pglog.Progress) {
+func (f *follow) status() (backend.StreamStatus, backend.Progress) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var s pglog.StreamStatus
-	var p pglog.Progress
+	var s backend.StreamStatus
+	var p backend.Progress
 	if f.mu.reader != nil {
 		s = f.mu.reader.Status()
 	}
@@ -112,7 +110,7 @@ func (f *follow) startRedo() error {
 	if f.mu.redo.running() {
 		return nil
 	}
-	r, err := pglog.NewRedo(pglog.RedoConfig{DSN: f.d.p.cfg.DSN, Session: f.d.p.id.String()})
+	r, err := f.d.database.NewRedo()
 	if err != nil {
 		return fmt.Errorf("start redo: %w", err)
 	}
@@ -122,7 +120,7 @@ func (f *follow) startRedo() error {
 		switch {
 		case ctx.Err() != nil:
 			err = nil
-		case errors.Is(err, pglog.ErrNoProgress):
+		case errors.Is(err, backend.ErrNoProgress):
 			err = fmt.Errorf("the mirror's database was made anew or restored: %w; reseed to copy the principal's to it", err)
 		}
 		if reasonOf(err) != mirror.ReasonNone {
@@ -161,9 +159,9 @@ func (f *follow) startStream(ctx context.Context, duty mirror.Duty, st mirror.St
 	if running || early {
 		return nil
 	}
-	reign, err := f.d.peerReign(ctx, duty.Seq)
+	reign, err := f.d.database.Peer().Reign(ctx, duty.Seq)
 	if err != nil {
-		if errors.Is(err, pglog.ErrNoReign) {
+		if errors.Is(err, backend.ErrNoReign) {
 			return nil
 		}
 		f.lost()
@@ -175,9 +173,8 @@ func (f *follow) startStream(ctx context.Context, duty mirror.Duty, st mirror.St
 			return f.d.ofLog(fmt.Errorf("go on in role sequence %d: %w", duty.Seq, err))
 		}
 	}
-	reader, err := pglog.NewStream(pglog.StreamConfig{
-		DSN: f.d.p.cfg.PeerDSN, Slot: reign.Slot, Publication: pglog.Publication, SystemID: reign.SystemID, Seq: duty.Seq,
-		ApplicationName: mirrorName(f.d.p.short(), st.Record, f.d.p.cfg.Self), Silence: f.silence(),
+	reader, err := f.d.database.Follow(backend.Source{
+		Reign: reign, Name: mirrorName(f.d.p.short(), st.Record, f.d.p.cfg.Self), Silence: f.silence(),
 	})
 	if err != nil {
 		return err
@@ -195,7 +192,7 @@ func (f *follow) silence() time.Duration {
 }
 
 // launch starts the stream unless the session has changed its mind meanwhile: after a halt nothing may be hardened.
-func (f *follow) launch(reader *pglog.Stream, duty mirror.Duty) {
+func (f *follow) launch(reader backend.Stream, duty mirror.Duty) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if wish, _, _ := f.d.wish(); wish != duty {
@@ -269,7 +266,7 @@ func (h *hardening) Harden() (mirror.Position, error) {
 const announceEvery = 20 * time.Millisecond
 
 // announce tells the session how far the log is hardened and redone, and that the principal's server is alive.
-func (f *follow) announce(ctx context.Context, log *hardening, reader *pglog.Stream) {
+func (f *follow) announce(ctx context.Context, log *hardening, reader backend.Stream) {
 	pulse := time.NewTicker(200 * time.Millisecond)
 	defer pulse.Stop()
 	var heard time.Time
@@ -316,12 +313,12 @@ func (f *follow) announceRedo() {
 	}
 }
 
-// sample keeps, once a second, how far the principal's sequences are: the log does not say.
+// sample looks at the principal's database once a second: the log does not say everything.
 func (f *follow) sample(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
-		if err := errors.Join(f.sampleSequences(ctx), f.sampleGate(ctx)); ctx.Err() == nil {
+		if err := errors.Join(f.samplePrincipal(ctx), f.sampleGate(ctx)); ctx.Err() == nil {
 			f.d.trouble(trySample, err)
 		}
 		select {
@@ -343,36 +340,24 @@ func (f *follow) sampleGate(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	principal, err := f.d.peer(ctx)
+	gate, err := f.d.database.Peer().Gate(ctx)
 	if err != nil {
 		return err
 	}
-	proof, err := principal.Gate(ctx)
-	if err != nil {
-		return err
-	}
-	f.fenced.Store(proof.Gate == mirror.GateClosed)
+	f.fenced.Store(gate == mirror.GateClosed)
 	if f.fenced.Load() {
 		f.lost()
 	}
 	return nil
 }
 
-// sampleSequences reads the principal's sequences once and keeps them here.
-func (f *follow) sampleSequences(ctx context.Context) error {
+// samplePrincipal keeps here what the log does not tell of the principal's database.
+func (f *follow) samplePrincipal(ctx context.Context) error {
+	sampler, needed := f.d.database.(backend.Sampler)
+	if !needed {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	principal, err := f.d.peer(ctx)
-	if err != nil {
-		return err
-	}
-	var sample pglog.SequenceSample
-	err = principal.Admin(ctx, func(conn *pgx.Conn) (err error) {
-		sample, err = pglog.SampleSequences(ctx, conn)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	return f.d.server.StoreSequences(ctx, sample)
+	return sampler.Sample(ctx)
 }

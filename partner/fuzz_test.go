@@ -14,12 +14,12 @@ import (
 
 	"github.com/f19126b3/dbmirror/mirror/host/endpoint"
 	"github.com/f19126b3/dbmirror/mirror/mirrortest/memory"
-	"github.com/f19126b3/dbmirror/partner/pglog"
+	"github.com/f19126b3/dbmirror/partner/backend"
 )
 
 // FuzzNote reads what the other partner says of itself: within bounds, and nothing behind it.
 func FuzzNote(f *testing.F) {
-	f.Add(note{Ready: true, Trouble: "cause; mend", Findings: []pglog.Finding{{Severity: pglog.Fatal, Code: pglog.CodeConnect, Text: "x"}}}.encode())
+	f.Add(note{Ready: true, Trouble: "cause; mend", Findings: []backend.Finding{{Severity: backend.Fatal, Code: backend.CodeConnect, Text: "x"}}}.encode())
 	f.Add([]byte(`{"Findings":[` + strings.Repeat("{},", noteLimit) + `{}]}`))
 	f.Add([]byte(`{"Trouble":"` + strings.Repeat("x", endpoint.MaxBody) + `"}`))
 	f.Add([]byte(`{}{}`))
@@ -52,7 +52,7 @@ func FuzzNoteFits(f *testing.F) {
 	f.Fuzz(func(t *testing.T, trouble, text, sql string, findings uint8) {
 		n := note{Trouble: trouble}
 		for range min(int(findings), noteLimit) {
-			n.Findings = append(n.Findings, pglog.Finding{Text: text, SQL: sql})
+			n.Findings = append(n.Findings, backend.Finding{Text: text, SQL: sql})
 		}
 		b := n.encode()
 		require.LessOrEqual(t, len(b), endpoint.MaxBody)
@@ -66,17 +66,17 @@ func FuzzNoteFits(f *testing.F) {
 
 // FuzzPlace reads the file that says which database a partner belongs to.
 func FuzzPlace(f *testing.F) {
-	b, err := json.Marshal(place{SystemID: 7, OID: 5, Database: "app"})
+	b, err := json.Marshal(backend.Identity{ID: "7/5", Name: "database app"})
 	require.NoError(f, err)
 	f.Add(b)
 	f.Add([]byte{})
-	f.Add([]byte(`{"system_id":7}`))
+	f.Add([]byte(`{"id":7}`))
 	path := filepath.Join(f.TempDir(), placeFile)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		require.NoError(t, os.WriteFile(path, b, 0o600))
 		p, err := readPlace(path)
 		if err != nil {
-			require.ErrorContains(t, err, "remove it if the DSN is right")
+			require.ErrorContains(t, err, "remove it if the database is the right one")
 			require.NotErrorIs(t, err, fs.ErrNotExist)
 			return
 		}

@@ -77,7 +77,7 @@ func (p *Partner) forgetHandover() error {
 
 // holds returns an error that wraps errPutBack if the database lacks the barrier.
 func (d *dataPath) holds(ctx context.Context, h barrier) error {
-	found, err := d.server.LatestBarrier(ctx, d.p.id.String())
+	found, err := d.database.LatestBarrier(ctx)
 	if err == nil && found < h.At {
 		return fmt.Errorf("%w: handed over in role sequence %d was one with the barrier %s, here the latest is %s",
 			errPutBack, h.Seq, h.At, found)
@@ -119,7 +119,7 @@ func (d *dataPath) checkHandover(ctx context.Context) error {
 func (d *dataPath) drained(ctx context.Context, seq mirror.RoleSeq) (mirror.LSN, error) {
 	// A commit of our own is the barrier: the mirror's report passes it when everything before it is hardened.
 	crashpoint.Hit(crashpoint.BarrierUnwritten)
-	made, err := d.server.WriteBarrier(ctx, d.p.id.String())
+	made, err := d.database.WriteBarrier(ctx)
 	if err != nil {
 		return 0, err
 	}

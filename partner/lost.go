@@ -8,11 +8,9 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/f19126b3/dbmirror/mirror"
 	"github.com/f19126b3/dbmirror/mirror/host/crashpoint"
-	"github.com/f19126b3/dbmirror/partner/pglog"
+	"github.com/f19126b3/dbmirror/partner/backend"
 	"github.com/f19126b3/dbmirror/partner/redo"
 )
 
@@ -116,8 +114,8 @@ func (p *Partner) checkLog(ctx context.Context) error {
 	if st.Role != mirror.RoleMirror || !st.Aligned || st.Dirty {
 		return nil
 	}
-	redone, err := p.data.progress(ctx)
-	if errors.Is(err, pglog.ErrNoProgress) {
+	redone, err := p.data.database.Progress(ctx)
+	if errors.Is(err, backend.ErrNoProgress) {
 		return nil // redo finds out too, and suspends the session
 	}
 	if err != nil {
@@ -134,18 +132,6 @@ func (p *Partner) checkLog(ctx context.Context) error {
 	return nil
 }
 
-// progress is how far this server's database is as a mirror.
-func (d *dataPath) progress(ctx context.Context) (at mirror.Position, err error) {
-	err = d.server.Admin(ctx, func(conn *pgx.Conn) error {
-		if err := pglog.EnsureProgress(ctx, conn); err != nil {
-			return err
-		}
-		at, err = pglog.ReadProgress(ctx, conn, d.p.id.String())
-		return err
-	})
-	return at, err
-}
-
 // complete says why the database of an elected principal lacks what the server had hardened when it was elected. It must
 // not serve then.
 func (d *dataPath) complete(ctx context.Context, duty mirror.Duty) error {
@@ -156,9 +142,9 @@ func (d *dataPath) complete(ctx context.Context, duty mirror.Duty) error {
 	if d.p.host.Status().Dirty {
 		return fmt.Errorf("become principal: this server's log was lost before it was redone: %s", mend)
 	}
-	redone, err := d.progress(ctx)
+	redone, err := d.database.Progress(ctx)
 	switch {
-	case errors.Is(err, pglog.ErrNoProgress) || err == nil && redone.LSN < duty.Fork.LSN:
+	case errors.Is(err, backend.ErrNoProgress) || err == nil && redone.LSN < duty.Fork.LSN:
 		return fmt.Errorf("become principal: the database ends at %s, elected was one that has the log up to %s: %s", redone, duty.Fork, mend)
 	}
 	return err

@@ -5,16 +5,14 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
 	"github.com/f19126b3/dbmirror/mirror"
-	"github.com/f19126b3/dbmirror/partner/pglog"
+	"github.com/f19126b3/dbmirror/partner/backend"
 	"github.com/f19126b3/dbmirror/partner/redo"
 )
 
 // mirror brings a mirror's database to its duty.
 func (d *dataPath) mirror(ctx context.Context, duty mirror.Duty) error {
-	d.have.reign, d.have.whole, d.have.drained, d.have.wait = pglog.Reign{}, 0, 0, 0
+	d.have.reign, d.have.whole, d.have.drained, d.have.wait = backend.Reign{}, 0, 0, 0
 	st := d.p.host.Status()
 	if st.Record.Seq != duty.Seq {
 		return nil
@@ -52,7 +50,7 @@ func (d *dataPath) mirror(ctx context.Context, duty mirror.Duty) error {
 }
 
 // leavePrincipal takes back what a principal keeps on its server: its names, so that commits of other databases do not
-// wait for nobody, its slots, which would keep the log for ever, and what it would be elected for.
+// wait for nobody, its log, which would be kept for ever, and what it would be elected for.
 func (d *dataPath) leavePrincipal(ctx context.Context) error {
 	if err := d.removeNames(ctx); err != nil {
 		return err
@@ -60,8 +58,8 @@ func (d *dataPath) leavePrincipal(ctx context.Context) error {
 	if d.have.cleaned {
 		return nil
 	}
-	if err := d.server.DropSessionSlots(ctx); err != nil {
-		return fmt.Errorf("drop the slots of a former reign: %w", err)
+	if err := d.database.DropLogs(ctx); err != nil {
+		return err
 	}
 	if err := d.p.forgetHandover(); err != nil {
 		return err
@@ -76,8 +74,8 @@ func (d *dataPath) removeNames(ctx context.Context) error {
 	if d.have.removed || d.have.gate != mirror.GateClosed && d.have.gate != mirror.GateReadOnly {
 		return nil
 	}
-	if err := d.server.WaitRemove(ctx); err != nil {
-		return fmt.Errorf("take the session's names out of synchronous_standby_names: %w", err)
+	if err := d.database.WaitRemove(ctx); err != nil {
+		return err
 	}
 	d.have.removed = true
 	d.showWaiting("")
@@ -113,32 +111,17 @@ func (d *dataPath) ofLog(err error) error {
 
 // reasonOf maps an error of the data path to the session's closed list; ReasonNone: it may be tried again.
 func reasonOf(err error) mirror.Reason {
-	var gap *pglog.GapError
-	var poison *pglog.RedoError
 	var damage *redo.CorruptError
 	var sync *redo.SyncError
-	var preflight *pglog.PreflightError
-	var server *pgconn.PgError
-	switch {
-	case errors.As(err, &gap):
-		switch gap.Why {
-		case pglog.GapIdentity, pglog.GapDatabase:
-			return mirror.ReasonIdentity
-		}
-		return mirror.ReasonLogGap
-	case errors.As(err, &poison):
-		return mirror.ReasonRedoError
+	switch reason := backend.ReasonOf(err); {
+	case reason != mirror.ReasonNone:
+		return reason
 	case errors.As(err, &damage), errors.As(err, &sync):
 		return mirror.ReasonLogDamaged
-	case errors.Is(err, pglog.ErrNoProgress), errors.Is(err, errOtherDatabase):
+	case errors.Is(err, errOtherDatabase):
 		return mirror.ReasonIdentity
-	case errors.Is(err, redo.ErrNoSpace), errors.As(err, &server) && server.Code == sqlDiskFull:
+	case errors.Is(err, redo.ErrNoSpace):
 		return mirror.ReasonDiskFull
-	case errors.As(err, &preflight), errors.Is(err, pglog.ErrMirrorNotEmpty):
-		return mirror.ReasonPreflight
 	}
 	return mirror.ReasonNone
 }
-
-// sqlDiskFull is a code of SQLSTATE.
-const sqlDiskFull = "53100"

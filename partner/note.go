@@ -14,7 +14,7 @@ import (
 	"github.com/f19126b3/dbmirror/mirror"
 	"github.com/f19126b3/dbmirror/mirror/host"
 	"github.com/f19126b3/dbmirror/mirror/host/endpoint"
-	"github.com/f19126b3/dbmirror/partner/pglog"
+	"github.com/f19126b3/dbmirror/partner/backend"
 )
 
 // Each partner tells the other what troubles it, so that whoever looks at one of them sees the cause and the mend. No
@@ -31,11 +31,11 @@ type note struct {
 	Trouble   string // what it fails at; empty: nothing
 	Findings  findings
 	Timing    host.Timing
-	Database  place // zero until it has reached its server
+	Database  backend.Identity // zero until it has reached its server
 }
 
 // findings are at most noteLimit when they are read.
-type findings []pglog.Finding
+type findings []backend.Finding
 
 // UnmarshalJSON reads one finding after the other: a note of many small ones must not take many times its size.
 func (f *findings) UnmarshalJSON(b []byte) error {
@@ -50,7 +50,7 @@ func (f *findings) UnmarshalJSON(b []byte) error {
 		if len(*f) == noteLimit {
 			return fmt.Errorf("more than %d findings", noteLimit)
 		}
-		*f = append(*f, pglog.Finding{})
+		*f = append(*f, backend.Finding{})
 		if err := d.Decode(&(*f)[len(*f)-1]); err != nil {
 			return err
 		}
@@ -97,7 +97,7 @@ func (p *Partner) receive(ctx context.Context, from endpoint.Identity, kind endp
 	changed := n.Trouble != p.notes.theirs.Trouble || !slices.Equal(n.Findings, p.notes.theirs.Findings)
 	p.notes.theirs, p.notes.heard = n, time.Now()
 	p.notes.Unlock()
-	if changed && (n.Trouble != "" || pglog.Refuse(n.Findings) != nil) {
+	if changed && (n.Trouble != "" || backend.Refuse(n.Findings) != nil) {
 		p.cfg.Logger.Warn("the other partner is in trouble", "peer", p.cfg.Self.Other(), "trouble", n.Trouble, "findings", n.Findings)
 	}
 	select {
@@ -128,7 +128,7 @@ func (p *Partner) ownNote() note {
 	n.Ready, n.Findings, n.Database = p.data.mu.ready, p.data.mu.findings, p.data.mu.place
 	p.data.mu.Unlock()
 	n.Findings = slices.Clone(n.Findings)
-	slices.SortStableFunc(n.Findings, func(a, b pglog.Finding) int { return int(b.Severity) - int(a.Severity) })
+	slices.SortStableFunc(n.Findings, func(a, b backend.Finding) int { return int(b.Severity) - int(a.Severity) })
 	n.Findings = n.Findings[:min(len(n.Findings), noteLimit)]
 	return n
 }

@@ -89,8 +89,8 @@ func testLogger(w io.Writer) *slog.Logger {
 func (p *pair) config(s mirror.Server) Config {
 	cfg := Config{
 		Session: p.session, Self: s, Dir: filepath.Join(p.dir, s.String()),
-		DSN: pglog.Secret(p.pg[s].DSN("app")), PeerDSN: pglog.Secret(p.pg[s.Other()].DSN("app")),
-		Listen: p.addr[s], Peer: p.addr[s.Other()], Witness: p.addr[mirror.Witness],
+		Backend: between(p.t, p.pg[s].DSN("app"), p.pg[s.Other()].DSN("app")),
+		Listen:  p.addr[s], Peer: p.addr[s.Other()], Witness: p.addr[mirror.Witness],
 		Credentials: endpoint.Credentials{Plaintext: true}, Establish: s == mirror.PartnerA,
 		Timing: p.timing, Logger: p.log(),
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/f19126b3/dbmirror/mirror/host/endpoint"
 	"github.com/f19126b3/dbmirror/mirror/host/metrics"
 	"github.com/f19126b3/dbmirror/mirror/host/statefile"
-	"github.com/f19126b3/dbmirror/partner/pglog"
+	"github.com/f19126b3/dbmirror/partner/backend"
 	"github.com/f19126b3/dbmirror/partner/redo"
 )
 
@@ -152,12 +152,12 @@ func (p *Partner) Run(ctx context.Context) error {
 }
 
 func (p *Partner) run(ctx context.Context) error {
-	admin, err := pglog.Dial(ctx, p.cfg.DSN, p.short())
+	database, err := p.cfg.Backend.Open(ctx, p.env())
 	if err != nil {
 		return p.unreachable(err)
 	}
-	defer admin.Close()
-	p.data.server = admin
+	defer database.Close()
+	p.data.database = database
 	if err := p.enter(ctx); err != nil {
 		return err
 	}
@@ -181,16 +181,27 @@ func (p *Partner) enter(ctx context.Context) error {
 	if p.host.Status().Role == mirror.RoleNone {
 		return p.forgetPlace()
 	}
-	id, err := p.data.server.Identity(ctx)
+	id, err := p.data.database.Identity(ctx)
 	if err != nil {
 		return err
 	}
-	p.data.setPlace(placeOf(id))
+	p.data.setPlace(id)
 	return p.belong(id)
 }
 
+// env is what the backend is given.
+func (p *Partner) env() backend.Env {
+	return backend.Env{
+		Session: p.id.String(), Self: p.cfg.Self, Dir: filepath.Join(p.cfg.Dir, backendDir), Logger: p.cfg.Logger,
+		LogBudget: p.cfg.Limits.LogBudget, CopyWorkers: p.cfg.Limits.CopyWorkers, SafetyOff: p.cfg.Safety == mirror.SafetyOff,
+	}
+}
+
+// backendDir is the name in Config.Dir of the directory that is the backend's own.
+const backendDir = "backend"
+
 // short is the part of the session that is in the names on the server.
-func (p *Partner) short() string { return p.id.String()[:8] }
+func (p *Partner) short() string { return p.env().Short() }
 
 // runAll runs the endpoint, the session and the data path; when one ends, all do.
 func (p *Partner) runAll(ctx context.Context) error {
@@ -236,13 +247,13 @@ type Status struct {
 	Session  string
 	Gate     mirror.Gate // as last proven
 	Waiting  string      // the name that commits wait for, as last set; empty: none
-	Stream   pglog.StreamStatus
-	Redo     pglog.Progress
-	Queue    int64           // bytes hardened and not redone
-	Retained int64           // bytes of log that the principal keeps for the mirror
-	Findings []pglog.Finding // of either partner
-	Trouble  string          // what either partner fails at, and why; empty: nothing
-	Links    [4]string       // by server: why the latest message to it was not delivered; empty: it was
+	Stream   backend.StreamStatus
+	Redo     backend.Progress
+	Queue    int64             // bytes hardened and not redone
+	Retained int64             // bytes of log that the principal keeps for the mirror
+	Findings []backend.Finding // of either partner
+	Trouble  string            // what either partner fails at, and why; empty: nothing
+	Links    [4]string         // by server: why the latest message to it was not delivered; empty: it was
 }
 
 // Status returns the present status. It does not block.

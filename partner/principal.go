@@ -8,7 +8,7 @@ import (
 
 	"github.com/f19126b3/dbmirror/mirror"
 	"github.com/f19126b3/dbmirror/mirror/host/crashpoint"
-	"github.com/f19126b3/dbmirror/partner/pglog"
+	"github.com/f19126b3/dbmirror/partner/backend"
 )
 
 // principal brings a principal's database to its duty: closing first, opening last.
@@ -55,7 +55,7 @@ func (d *dataPath) open(ctx context.Context) error {
 	return nil
 }
 
-// mirrorName is what the mirror of a role sequence is called in synchronous_standby_names: a mirror of another role
+// mirrorName is what the mirror of a role sequence is called where commits wait for it: a mirror of another role
 // sequence, or another incarnation of it, releases nothing.
 func mirrorName(short string, record mirror.Record, m mirror.Server) string {
 	return fmt.Sprintf("dbmirror_%s_%08x_%d", short, uint32(record.Members[m]), record.Seq)
@@ -72,7 +72,7 @@ func (d *dataPath) wait(ctx context.Context, duty mirror.Duty) error {
 			return nil
 		}
 		d.have.wait = 0
-		if err := d.server.WaitNone(ctx, true); err != nil {
+		if err := d.database.WaitNone(ctx); err != nil {
 			return fmt.Errorf("let commits go on alone: %w", err)
 		}
 		d.have.wait = mirror.WaitNone
@@ -92,7 +92,7 @@ func (d *dataPath) wait(ctx context.Context, duty mirror.Duty) error {
 	d.have.wait = 0
 	proving, cancel := context.WithTimeout(ctx, proveTimeout)
 	defer cancel()
-	end, err := d.server.WaitMirror(proving, name)
+	end, err := d.database.WaitMirror(proving, name)
 	if err != nil {
 		return fmt.Errorf("make commits wait for the mirror: %w", err)
 	}
@@ -108,7 +108,7 @@ const proveTimeout = 5 * time.Second
 
 // resumeWaiting finds out whether the server waits as a former life of this program told it to.
 func (d *dataPath) resumeWaiting(ctx context.Context, duty mirror.Duty, record mirror.Record, name string) error {
-	found, err := d.server.Waiting(ctx)
+	found, err := d.database.Waiting(ctx)
 	if err != nil {
 		return err
 	}
@@ -120,18 +120,18 @@ func (d *dataPath) resumeWaiting(ctx context.Context, duty mirror.Duty, record m
 	if !record.InSync || found.Name != "" {
 		return nil
 	}
-	_, err = d.server.Reign(ctx, d.p.id.String(), duty.Seq)
+	_, err = d.database.Reign(ctx, duty.Seq)
 	switch {
 	case err == nil:
 		d.waitLost(found, name, duty) // nobody was waited for, since nobody knows when
-	case errors.Is(err, pglog.ErrNoReign):
+	case errors.Is(err, backend.ErrNoReign):
 		return nil // not opened yet in this role sequence: nothing can have been acknowledged alone
 	}
 	return err
 }
 
-// promote makes the database whole for serving: everything hardened is redone, the mirror's slot exists before the
-// first commit, and no sequence hands out a value again (I6).
+// promote makes the database whole for serving: everything hardened is redone, log is kept for the mirror before the
+// first commit, and nothing is handed out a second time (I6).
 func (d *dataPath) promote(ctx context.Context, duty mirror.Duty) error {
 	if duty.Work != mirror.WorkPromote && (d.have.reign.Seq == duty.Seq || !d.p.host.Status().Whole) {
 		return nil
@@ -160,71 +160,52 @@ func (d *dataPath) promote(ctx context.Context, duty mirror.Duty) error {
 	return nil
 }
 
-// reign makes sure that the beginning of this role sequence is recorded here, with a slot that the mirror can read from.
+// reign makes sure that the beginning of this role sequence is recorded here, with log kept that the mirror can read.
 func (d *dataPath) reign(ctx context.Context, duty mirror.Duty) error {
-	if err := d.server.EnsureSchema(ctx); err != nil {
+	if err := d.database.Prepare(ctx); err != nil {
 		return fmt.Errorf("prepare the database: %w", err)
 	}
-	found, err := d.server.Reign(ctx, d.p.id.String(), duty.Seq)
+	found, err := d.database.Reign(ctx, duty.Seq)
 	if err == nil {
 		d.have.reign = found
 		return nil
 	}
-	if !errors.Is(err, pglog.ErrNoReign) {
+	if !errors.Is(err, backend.ErrNoReign) {
 		return err
 	}
-	row := pglog.Reign{Session: d.p.id.String(), Seq: duty.Seq, Fork: duty.Fork}
-	former, err := d.server.LatestReign(ctx, d.p.id.String(), duty.Seq)
+	row, err := d.database.LatestReign(ctx, duty.Seq)
 	switch {
-	case err == nil && former.Seq > duty.Fork.Seq:
-		row.Slot, row.Start, row.SystemID = former.Slot, former.Start, former.SystemID // elected again: the log goes on
-	case err != nil && !errors.Is(err, pglog.ErrNoReign):
+	case err == nil && row.Seq > duty.Fork.Seq:
+		row.Seq = duty.Seq // elected again: the log goes on
+	case err != nil && !errors.Is(err, backend.ErrNoReign):
 		return err
 	default:
-		if err := d.begin(ctx, duty, &row); err != nil {
+		if row, err = d.begin(ctx, duty); err != nil {
 			return err
 		}
 	}
-	if err := d.server.WriteReign(ctx, row); err != nil {
+	row.Fork = duty.Fork
+	if err := d.database.WriteReign(ctx, row); err != nil {
 		return err
 	}
 	d.have.reign = row
 	return nil
 }
 
-// begin makes the slot of a new reign and moves the sequences on, while nobody can write.
-func (d *dataPath) begin(ctx context.Context, duty mirror.Duty, row *pglog.Reign) error {
+// begin makes the log of a new reign kept and moves past what was handed out, while nobody can write.
+func (d *dataPath) begin(ctx context.Context, duty mirror.Duty) (backend.Reign, error) {
 	if duty.Fork.Seq > 0 {
-		// Also when the program was restarted in the middle of this: nobody may write before the slot exists.
+		// Also when the program was restarted in the middle of this: nobody may write before log is kept.
 		if err := d.gate(ctx, mirror.GateClosed, 0); err != nil {
-			return fmt.Errorf("close the database: %w", err)
+			return backend.Reign{}, fmt.Errorf("close the database: %w", err)
 		}
 	}
-	identity, err := d.server.Identity(ctx)
-	if err != nil {
-		return err
+	row, err := d.database.BeginLog(ctx, duty.Seq)
+	if err != nil || duty.Fork.Seq == 0 { // the first principal: nobody handed anything out before
+		return row, err
 	}
-	row.SystemID = identity.SystemID
-	row.Slot = fmt.Sprintf("dbmirror_%s_%d", d.p.short(), duty.Seq)
-	if err := d.server.DropSlot(ctx, row.Slot); err != nil {
-		return err
-	}
-	if row.Start, err = d.server.CreateSlot(ctx, row.Slot); err != nil {
-		return fmt.Errorf("make the mirror's slot: %w", err)
-	}
-	if duty.Fork.Seq == 0 {
-		return nil // the first principal: nobody handed anything out before
-	}
-	exact := duty.Drained && d.follow.sampleSequences(ctx) == nil
-	report, err := d.server.AdvanceSequences(ctx, exact)
-	if err != nil {
-		return fmt.Errorf("move sequences on: %w", err)
-	}
-	d.p.cfg.Logger.Info("sequences moved on", "count", report.Advanced, "exact", exact, "sample_age", report.Age)
-	for _, f := range report.Findings {
-		d.p.cfg.Logger.Warn("sequence", "schema", f.Schema, "name", f.Name, "finding", f.What)
-	}
-	return nil
+	exact := duty.Drained && d.follow.samplePrincipal(ctx) == nil
+	return row, d.database.MoveOn(ctx, exact)
 }
 
 // drain ends everybody and reports where the log ends then (I13).
@@ -250,7 +231,7 @@ func (d *dataPath) drain(ctx context.Context, duty mirror.Duty) error {
 // watch looks after the log kept for the mirror, twice a second: at the budget the session is suspended, and then the
 // log is given up, before it fills the disk.
 func (d *dataPath) watch(ctx context.Context, duty mirror.Duty) error {
-	if time.Since(d.have.looked) < watchEvery || d.have.reign.Slot == "" {
+	if time.Since(d.have.looked) < watchEvery || d.have.reign.Seq == 0 {
 		return nil
 	}
 	d.have.looked = time.Now()
@@ -260,10 +241,10 @@ func (d *dataPath) watch(ctx context.Context, duty mirror.Duty) error {
 	}
 	if !duty.Ship {
 		d.showRetained(0)
-		return d.server.DropSlot(ctx, d.have.reign.Slot)
+		return d.database.DropLog(ctx, d.have.reign)
 	}
-	retained, err := d.server.Retained(ctx, d.have.reign.Slot)
-	if errors.Is(err, pglog.ErrNoSlot) {
+	retained, err := d.database.Retained(ctx, d.have.reign)
+	if errors.Is(err, backend.ErrNoLog) {
 		return nil // the mirror finds out, and says so
 	}
 	if err != nil {
@@ -278,7 +259,7 @@ func (d *dataPath) watch(ctx context.Context, duty mirror.Duty) error {
 
 // guard sees whether the server still waits as it was told to. Somebody else may change the setting, or reload it.
 func (d *dataPath) guard(ctx context.Context, duty mirror.Duty) error {
-	waiting, err := d.server.Waiting(ctx)
+	waiting, err := d.database.Waiting(ctx)
 	if err != nil {
 		return err
 	}
@@ -305,8 +286,8 @@ func (d *dataPath) guard(ctx context.Context, duty mirror.Duty) error {
 }
 
 // waitLost tells the session that commits may have been acknowledged without the mirror.
-func (d *dataPath) waitLost(found pglog.Waiting, name string, duty mirror.Duty) {
-	d.p.cfg.Logger.Error("somebody changed whom commits wait for", "in_force", found.InForce, "expected", name, "foreign_walsenders", found.Foreign)
+func (d *dataPath) waitLost(found backend.Waiting, name string, duty mirror.Duty) {
+	d.p.cfg.Logger.Error("somebody changed whom commits wait for", "in_force", found.InForce, "expected", name, "foreign", found.Foreign)
 	d.report(mirror.Event{Kind: mirror.EventWaitLost, Seq: duty.Seq})
 }
 
@@ -329,7 +310,7 @@ func (d *dataPath) heartbeat(duty mirror.Duty) {
 	d.beat = startTask(func(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, heartbeatLimit)
 		defer cancel()
-		beat, err := d.server.Heartbeat(ctx, name)
+		beat, err := d.database.Heartbeat(ctx, name)
 		if err != nil {
 			return
 		}

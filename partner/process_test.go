@@ -96,8 +96,12 @@ func (o orders) runServer(ctx context.Context, mux *http.ServeMux) error {
 		})
 		return w.run(ctx)
 	}
+	database, err := pglog.New(pglog.Config{DSN: pglog.Secret(o.DSN), PeerDSN: pglog.Secret(o.Peer)})
+	if err != nil {
+		return err
+	}
 	p, err := New(Config{
-		Session: o.Session, Self: o.Self, Dir: o.Dir, DSN: pglog.Secret(o.DSN), PeerDSN: pglog.Secret(o.Peer),
+		Session: o.Session, Self: o.Self, Dir: o.Dir, Backend: database,
 		Listen: o.Addr[o.Self], Peer: o.Addr[o.Self.Other()], Witness: o.Addr[mirror.Witness],
 		Credentials: endpoint.Credentials{Plaintext: true}, Establish: o.Establish, Timing: o.Timing, Limits: o.Limits, Logger: testLogger(os.Stderr),
 	})

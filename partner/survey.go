@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/f19126b3/dbmirror/mirror"
-	"github.com/f19126b3/dbmirror/partner/pglog"
+	"github.com/f19126b3/dbmirror/partner/backend"
 )
 
 // surveyEvery is how often both servers are looked at while something may be against mirroring.
@@ -52,7 +52,7 @@ func (p *Partner) look(ctx context.Context, st mirror.Status) {
 		return
 	}
 	if err == nil && st.Role == mirror.RoleNone {
-		if err = pglog.Refuse(findings); err == nil {
+		if err = backend.Refuse(findings); err == nil {
 			err = p.contradiction()
 		}
 	}
@@ -69,38 +69,36 @@ func (p *Partner) contradiction() error {
 	reached, own := p.data.mu.reached, p.data.mu.place
 	p.data.mu.Unlock()
 	other := p.cfg.Self.Other()
+	here, there := p.cfg.Backend.Settings()
 	switch {
-	case !fresh || theirs.Stopped || theirs.Database == place{}:
+	case !fresh || theirs.Stopped || theirs.Database == backend.Identity{}:
 		return fmt.Errorf("%w: %s has not said which database it has: start it, and see that it can be reached", errWaiting, other)
 	case theirs.Establish && p.cfg.Establish:
 		return errors.New("both partners are told to make the session: set Establish on the one that is to be principal only")
-	case reached != place{} && !reached.same(theirs.Database):
-		return fmt.Errorf("PeerDSN leads to %s, %s has %s: correct PeerDSN here, or DSN there", reached, other, theirs.Database)
-	case own.same(theirs.Database):
-		return fmt.Errorf("both partners have the same database, %s: correct DSN here or there", own)
+	case reached != backend.Identity{} && !reached.Same(theirs.Database):
+		return fmt.Errorf("%s leads to %s, %s has %s: correct %[1]s here, or %[5]s there", there, reached, other, theirs.Database, here)
+	case own.Same(theirs.Database):
+		return fmt.Errorf("both partners have the same database, %s: correct %s here or there", own, here)
 	}
 	return p.disagreement()
 }
 
-// verifyPeer compares the database that PeerDSN leads to with the one that the other partner says it has. It returns
+// verifyPeer compares the database that is reached on the other side with the one that the other partner says it has. It returns
 // whether that is settled: a mistake would come to light at a change of roles only, when it is too late.
 func (p *Partner) verifyPeer(ctx context.Context) bool {
 	theirs, fresh := p.peerNote()
-	if !fresh || theirs.Stopped || theirs.Database == (place{}) {
+	if !fresh || theirs.Stopped || theirs.Database == (backend.Identity{}) {
 		return false
 	}
 	limited, cancel := context.WithTimeout(ctx, verifyTimeout)
 	defer cancel()
-	peer, err := p.data.peer(limited)
+	reached, err := p.data.database.Peer().Identity(limited)
 	if err != nil {
 		return false // an outage there is for others to tell
 	}
-	id, err := peer.Identity(limited)
-	if err != nil {
-		return false
-	}
-	if reached := placeOf(id); !reached.same(theirs.Database) {
-		err = fmt.Errorf("PeerDSN leads to %s, %s has %s: correct PeerDSN", reached, p.cfg.Self.Other(), theirs.Database)
+	if !reached.Same(theirs.Database) {
+		_, there := p.cfg.Backend.Settings()
+		err = fmt.Errorf("%s leads to %s, %s has %s: correct %[1]s", there, reached, p.cfg.Self.Other(), theirs.Database)
 	}
 	p.data.trouble(tryPeer, err)
 	return err == nil

@@ -16,7 +16,7 @@ const (
 	tryFollow    = "follow the principal"
 	tryRedo      = "redo"
 	tryRedoing   = "redo waits"
-	trySample    = "sample the principal's sequences"
+	trySample    = "sample the principal's database"
 	tryEstablish = "establish the session"
 	trySurvey    = "look at both servers"
 	tryBelong    = "remember the database"

@@ -13,8 +13,16 @@ import (
 	"github.com/f19126b3/dbmirror/partner/pglog"
 )
 
+// settings are what a partner is told.
+type settings struct {
+	partner.Config
+	database pglog.Config
+	page     string // address of the operator's page; empty: none
+}
+
 // parse reads the command line, and the connection strings from the environment, where no list of processes shows them.
-func parse(args []string, getenv func(string) string, stderr io.Writer) (cfg partner.Config, page string, err error) {
+func parse(args []string, getenv func(string) string, stderr io.Writer) (s settings, err error) {
+	cfg := &s.Config
 	flags := flag.NewFlagSet("partner", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.StringVar(&cfg.Session, "session", "", "`identity` of the session, 32 hexadecimal digits: openssl rand -hex 16")
@@ -31,20 +39,22 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (cfg par
 	flags.Int64Var(&cfg.Limits.LogBudget, "log-budget", 0, "`bytes` of log that the principal keeps for the mirror; 0: the default, 16 GiB")
 	flags.BoolVar(&cfg.Limits.Replace, "replace", false, "let the first copy overwrite a mirror database that is not empty")
 	operator.CredentialFlags(flags, &cfg.Credentials)
-	flags.StringVar(&page, "http", "", "loopback `address` of the operator's page; none: no page")
+	flags.StringVar(&s.page, "http", "", "loopback `address` of the operator's page; none: no page")
 	if err := flags.Parse(args); err != nil {
-		return cfg, "", err
+		return s, err
 	}
 	if flags.NArg() > 0 {
-		return cfg, "", fmt.Errorf("%q is not a flag; see -help", flags.Arg(0))
+		return s, fmt.Errorf("%q is not a flag; see -help", flags.Arg(0))
 	}
-	cfg.DSN = pglog.Secret(cmp.Or(*dsn, getenv("DBMIRROR_DSN")))
-	cfg.PeerDSN = pglog.Secret(cmp.Or(*peerDSN, getenv("DBMIRROR_PEER_DSN")))
-	return cfg, page, words(&cfg, *self, *safety, *profile)
+	s.database.DSN = pglog.Secret(cmp.Or(*dsn, getenv("DBMIRROR_DSN")))
+	s.database.PeerDSN = pglog.Secret(cmp.Or(*peerDSN, getenv("DBMIRROR_PEER_DSN")))
+	err = s.words(*self, *safety, *profile)
+	return s, err
 }
 
 // words sets what is chosen from a list.
-func words(cfg *partner.Config, self, safety, profile string) (err error) {
+func (s *settings) words(self, safety, profile string) (err error) {
+	cfg := &s.Config
 	var known bool
 	if cfg.Self, known = map[string]mirror.Server{"partner-a": mirror.PartnerA, "partner-b": mirror.PartnerB}[self]; !known {
 		return fmt.Errorf("-self %q: want partner-a or partner-b", self)
@@ -53,9 +63,9 @@ func words(cfg *partner.Config, self, safety, profile string) (err error) {
 		return fmt.Errorf("-safety %q: want FULL or OFF", safety)
 	}
 	switch {
-	case cfg.DSN == "":
+	case s.database.DSN == "":
 		return errors.New("the local database is not named; set DBMIRROR_DSN or -dsn")
-	case cfg.PeerDSN == "":
+	case s.database.PeerDSN == "":
 		return errors.New("the other partner's database is not named; set DBMIRROR_PEER_DSN or -peer-dsn")
 	case cfg.Listen == "":
 		return errors.New("-listen is empty; name an address that the other servers reach, such as :7000")

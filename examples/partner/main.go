@@ -18,6 +18,7 @@ import (
 
 	"github.com/f19126b3/dbmirror/examples/internal/operator"
 	"github.com/f19126b3/dbmirror/partner"
+	"github.com/f19126b3/dbmirror/partner/pglog"
 )
 
 func main() {
@@ -32,18 +33,22 @@ func main() {
 
 // run runs the partner until ctx ends, which is an orderly stop: the other servers do not take it for a failure.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) error {
-	cfg, addr, err := parse(args, getenv, stderr)
+	s, err := parse(args, getenv, stderr)
 	if err != nil {
 		return err
 	}
-	page, err := operator.Open(addr)
+	database, err := pglog.New(s.database)
+	if err != nil {
+		return err
+	}
+	page, err := operator.Open(s.page)
 	if err != nil {
 		return err
 	}
 	defer page.Close()
 	log := slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn})
-	cfg.Logger = slog.New(operator.Transitions(stdout, log))
-	p, err := partner.New(cfg)
+	s.Backend, s.Logger = database, slog.New(operator.Transitions(stdout, log))
+	p, err := partner.New(s.Config)
 	if err != nil {
 		return err
 	}

@@ -40,11 +40,11 @@ func TestFlagErrorsNameCauseAndMend(t *testing.T) {
 		return all
 	}
 	getenv := func(name string) string { return environment[name] }
-	cfg, page, err := parse(args(map[string]string{"http": "127.0.0.1:3", "dsn": "postgres://c/app"}), getenv, io.Discard)
+	s, err := parse(args(map[string]string{"http": "127.0.0.1:3", "dsn": "postgres://c/app"}), getenv, io.Discard)
 	require.NoError(t, err)
-	require.Equal(t, "127.0.0.1:3", page)
-	require.Equal(t, "postgres://c/app", string(cfg.DSN), "a flag overrides the environment")
-	require.Equal(t, "postgres://b/app", string(cfg.PeerDSN))
+	require.Equal(t, "127.0.0.1:3", s.page)
+	require.Equal(t, "postgres://c/app", string(s.database.DSN), "a flag overrides the environment")
+	require.Equal(t, "postgres://b/app", string(s.database.PeerDSN))
 
 	for _, c := range []struct{ name, value, want string }{
 		{"self", "principal", "want partner-a or partner-b"},
@@ -64,13 +64,13 @@ func TestFlagErrorsNameCauseAndMend(t *testing.T) {
 	for _, name := range []string{"DBMIRROR_DSN", "DBMIRROR_PEER_DSN"} {
 		was := environment[name]
 		delete(environment, name)
-		_, _, err := parse(args(nil), getenv, io.Discard)
+		_, err := parse(args(nil), getenv, io.Discard)
 		require.ErrorContains(t, err, "set "+name)
 		environment[name] = was
 	}
-	_, _, err = parse([]string{"-help"}, getenv, io.Discard)
+	_, err = parse([]string{"-help"}, getenv, io.Discard)
 	require.ErrorIs(t, err, flag.ErrHelp)
-	_, _, err = parse(append(args(nil), "failover"), getenv, io.Discard)
+	_, err = parse(append(args(nil), "failover"), getenv, io.Discard)
 	require.ErrorContains(t, err, `"failover" is not a flag`)
 }
 

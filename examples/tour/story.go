@@ -16,6 +16,7 @@ import (
 
 	"github.com/f19126b3/dbmirror/examples/internal/operator"
 	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/partner/backend"
 	"github.com/f19126b3/dbmirror/partner/pglog"
 )
 
@@ -225,7 +226,7 @@ func (s *story) settle(ctx context.Context) error {
 func (s *story) awaitEqual(ctx context.Context, a, b *pgx.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	var c pglog.Comparison
+	var c backend.Comparison
 	err := s.Await(ctx, func() (done bool, now string, err error) {
 		if c, err = pglog.Compare(ctx, a, b); err != nil {
 			return false, "", err

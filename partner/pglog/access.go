@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/partner/backend"
 )
 
 // Admin lends an administrative connection to the mirrored database for the length of a call.
@@ -69,17 +70,9 @@ func (s *Server) DropSessionSlots(ctx context.Context) error {
 	return errors.Join(failures...)
 }
 
-// Beat is what a Heartbeat felt.
-type Beat struct {
-	Took time.Duration // of its commit
-	// Unwaited: the commit returned, and the walsender of the name had not confirmed it. Somebody else let it go, by a report
-	// beyond the end of log for example, after which no commit of the server waits any more.
-	Unwaited bool
-}
-
 // Heartbeat commits something that carries no data, waits as a client's commit waits, and says how that was. name is the
 // one that commits wait for. It is how an idle session finds out what a commit would feel, and it moves an idle slot on.
-func (s *Server) Heartbeat(ctx context.Context, name string) (Beat, error) {
+func (s *Server) Heartbeat(ctx context.Context, name string) (backend.Beat, error) {
 	cfg := s.connConfig(s.database, "heartbeat", map[string]string{"synchronous_commit": "on"})
 	var ended atomic.Bool
 	cfg.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
@@ -89,13 +82,13 @@ func (s *Server) Heartbeat(ctx context.Context, name string) (Beat, error) {
 	}
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
-		return Beat{}, fmt.Errorf("heartbeat: %w", err)
+		return backend.Beat{}, fmt.Errorf("heartbeat: %w", err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	const bearers = "SELECT coalesce(string_agg(pid::text, ' ' ORDER BY pid), '') FROM pg_stat_replication WHERE application_name = $1"
 	var before string
 	if err := conn.QueryRow(ctx, bearers, name).Scan(&before); err != nil {
-		return Beat{}, fmt.Errorf("heartbeat: %w", err)
+		return backend.Beat{}, fmt.Errorf("heartbeat: %w", err)
 	}
 	start := time.Now()
 	// One message, so that what is looked at next is as it was when the commit returned.
@@ -103,19 +96,20 @@ func (s *Server) Heartbeat(ctx context.Context, name string) (Beat, error) {
 		SELECT coalesce(string_agg(pid::text, ' ' ORDER BY pid), ''), coalesce(min(flush_lsn) - '0/0', 0) FROM pg_stat_replication
 		WHERE application_name = `+quoteLiteral(name)).ReadAll()
 	if err != nil {
-		return Beat{}, fmt.Errorf("heartbeat: %w", err)
+		return backend.Beat{}, fmt.Errorf("heartbeat: %w", err)
 	}
-	beat := Beat{Took: time.Since(start)}
+	beat := backend.Beat{Took: time.Since(start)}
 	after := results[len(results)-1].Rows[0]
 	written, err := strconv.ParseUint(string(results[1].Rows[0][0]), 10, 64)
 	if err != nil {
-		return Beat{}, fmt.Errorf("heartbeat: %w", err)
+		return backend.Beat{}, fmt.Errorf("heartbeat: %w", err)
 	}
 	confirmed, err := strconv.ParseUint(string(after[1]), 10, 64)
 	if err != nil {
-		return Beat{}, fmt.Errorf("heartbeat: %w", err)
+		return backend.Beat{}, fmt.Errorf("heartbeat: %w", err)
 	}
-	// A walsender that came or went meanwhile proves nothing.
+	// Unwaited: somebody else let it go, by a report beyond the end of log for example, after which no commit of the server
+	// waits any more. A walsender that came or went meanwhile proves nothing.
 	beat.Unwaited = before != "" && before == string(after[0]) && confirmed < written && !ended.Load()
 	return beat, nil
 }

@@ -8,20 +8,15 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/partner/backend"
 )
-
-// Barrier is the last commit of a principal that hands over.
-type Barrier struct {
-	At  mirror.LSN // a place in the log before the barrier and behind every earlier one; in the database with the barrier
-	End mirror.LSN // end of the server's log when the barrier was on disk
-}
 
 // settingBarrier is the setting that holds the place of a session's latest barrier.
 const settingBarrier = "barrier "
 
 // WriteBarrier commits something that carries no data of clients: whoever has hardened the log up to its End, and whatever
 // state of this database LatestBarrier finds it in, has everything that was committed before the call.
-func (s *Server) WriteBarrier(ctx context.Context, session string) (b Barrier, err error) {
+func (s *Server) WriteBarrier(ctx context.Context, session string) (b backend.Barrier, err error) {
 	err = s.push(ctx, func(tx pgx.Tx) error {
 		return tx.QueryRow(ctx, `INSERT INTO dbmirror.settings (name, value) VALUES ($1, pg_current_wal_insert_lsn()::text)
 			ON CONFLICT (name) DO UPDATE SET value = excluded.value RETURNING value`, settingBarrier+session).Scan(lsnColumn{&b.At})
@@ -30,7 +25,7 @@ func (s *Server) WriteBarrier(ctx context.Context, session string) (b Barrier, e
 		err = s.pool.QueryRow(ctx, "SELECT pg_current_wal_flush_lsn()::text").Scan(lsnColumn{&b.End})
 	}
 	if err != nil {
-		return Barrier{}, fmt.Errorf("write a barrier: %w", err)
+		return backend.Barrier{}, fmt.Errorf("write a barrier: %w", err)
 	}
 	return b, nil
 }

@@ -11,7 +11,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/f19126b3/dbmirror/mirror"
 	"github.com/f19126b3/dbmirror/mirror/host/crashpoint"
+	"github.com/f19126b3/dbmirror/partner/backend"
 )
 
 // BaselineConfig says what to copy, from where and to where.
@@ -65,7 +67,8 @@ func (e *IncompleteBaselineError) Unwrap() error { return e.Cause }
 
 // ErrMirrorNotEmpty is returned, wrapped with the name of an object, when the mirror's database holds something and the
 // baseline was not told to replace it. Nothing has been changed.
-var ErrMirrorNotEmpty = errors.New("the mirror's database is not empty: use an empty one, or order that its content be replaced")
+var ErrMirrorNotEmpty = backend.Because(mirror.ReasonPreflight,
+	errors.New("the mirror's database is not empty: use an empty one, or order that its content be replaced"))
 
 func (c BaselineConfig) withDefaults() BaselineConfig {
 	c.Workers = cmp.Or(c.Workers, 2)

@@ -11,6 +11,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
+
+	"github.com/f19126b3/dbmirror/partner/backend"
 )
 
 // exported opens a transaction that exports its snapshot and lives until the test ends.
@@ -124,7 +126,7 @@ func testBaselineReplaces(t *testing.T, p *testPair) {
 	require.ErrorIs(t, err, ErrMirrorNotEmpty)
 	after, err := SumTables(ctx, b)
 	require.NoError(t, err)
-	require.True(t, CompareSums(before, after).Equal())
+	require.True(t, backend.Compare(before, after).Equal())
 
 	cfg.Replace = true
 	result, err := Baseline(ctx, cfg)
@@ -193,8 +195,8 @@ func testBaselineMatviewThatFails(t *testing.T, p *testPair) {
 	result, err := Baseline(ctx, BaselineConfig{Principal: Secret(d.principal), Mirror: Secret(d.mirror),
 		Snapshot: exported(t, d.principal)})
 	require.NoError(t, err)
-	require.Equal(t, []Finding{{Warning, CodeMatviewNotRefreshed, "mirror", "public.mv", "it could not be filled: not here",
-		"REFRESH MATERIALIZED VIEW public.mv"}}, result.Findings)
+	require.Equal(t, []Finding{{Severity: Warning, Code: CodeMatviewNotRefreshed, Server: "mirror", Object: "public.mv",
+		Text: "it could not be filled: not here", SQL: "REFRESH MATERIALIZED VIEW public.mv"}}, result.Findings)
 	requireCopy(t, a, b)
 }
 

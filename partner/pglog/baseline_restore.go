@@ -157,8 +157,8 @@ func (b *baseline) restore(ctx context.Context, conn *pgx.Conn, statement string
 		return nil // of all that was there, only schemas that extensions live in have stayed
 	case errors.As(err, &refused) && beginsWith(statement, "REFRESH MATERIALIZED VIEW"):
 		name := strings.TrimPrefix(statement, "REFRESH MATERIALIZED VIEW ")
-		b.result.Findings = append(b.result.Findings, Finding{Warning, CodeMatviewNotRefreshed, serverMirror, name,
-			"it could not be filled: " + refused.Message, statement})
+		b.result.Findings = append(b.result.Findings, Finding{Severity: Warning, Code: CodeMatviewNotRefreshed, Server: serverMirror,
+			Object: name, Text: "it could not be filled: " + refused.Message, SQL: statement})
 		return nil
 	}
 	return fmt.Errorf("create schema, at %q: %w", headline(statement), err)

@@ -9,6 +9,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
+
+	"github.com/f19126b3/dbmirror/partner/backend"
 )
 
 // dial opens a connection that ends with the test.
@@ -45,12 +47,12 @@ func slotSnapshot(t *testing.T, dsn, slot string) string {
 }
 
 // sumsAt sums the tables as a snapshot has them.
-func sumsAt(t *testing.T, dsn, snapshot string) map[string]TableSum {
+func sumsAt(t *testing.T, dsn, snapshot string) map[string]backend.TableSum {
 	t.Helper()
 	tx, err := dial(t, dsn).BeginTx(t.Context(), pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
 	require.NoError(t, err)
 	script(t, tx.Conn(), "SET TRANSACTION SNAPSHOT '"+snapshot+"'; SET LOCAL search_path = pg_catalog, pg_temp")
-	sums := map[string]TableSum{}
+	sums := map[string]backend.TableSum{}
 	require.NoError(t, sumTables(t.Context(), tx, sums))
 	return sums
 }
@@ -98,7 +100,7 @@ func testBaseline(t *testing.T, p *testPair) {
 
 	after, err := SumTables(ctx, b)
 	require.NoError(t, err)
-	comparison := CompareSums(before, after)
+	comparison := backend.Compare(before, after)
 	require.True(t, comparison.Equal(), comparison.String())
 	require.Equal(t, comparison.Rows, result.Rows)
 	require.Equal(t, result.Rows, rowsCopied)

@@ -1,6 +1,10 @@
 package pglog
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/f19126b3/dbmirror/mirror"
+)
 
 // GapReason says why the log of the principal cannot be continued where the mirror's hardened log ends, or the hardened
 // log where the mirror's database ends.
@@ -45,6 +49,14 @@ func (e *GapError) Error() string {
 		what = "redo the hardened log"
 	}
 	return fmt.Sprintf("%s: %s: %s; %s", what, e.Why, e.Detail, e.Mend)
+}
+
+// Reason says whether another database answers, or log is missing.
+func (e *GapError) Reason() mirror.Reason {
+	if e.Why == GapIdentity || e.Why == GapDatabase {
+		return mirror.ReasonIdentity
+	}
+	return mirror.ReasonLogGap
 }
 
 const mendCopy = "copy the database to the mirror anew"

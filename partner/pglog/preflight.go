@@ -5,41 +5,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/f19126b3/dbmirror/partner/backend"
 )
 
-// Severity says what a finding does to a session.
-type Severity int
-
+// The codes of findings. The list is closed.
 const (
-	Info    Severity = iota + 1 // worth knowing, changes no promise
-	Warning                     // the session can start; something is not mirrored, or a promise has a gap
-	Fatal                       // the session must not start
-)
-
-// String names the severity in lower case.
-func (s Severity) String() string {
-	switch s {
-	case Info:
-		return "info"
-	case Warning:
-		return "warning"
-	case Fatal:
-		return "fatal"
-	}
-	return fmt.Sprintf("severity %d", int(s))
-}
-
-// Code names a kind of finding. The list is closed: programs may branch on it and alerts may count by it.
-type Code string
-
-// The codes of findings.
-const (
-	CodeConnect             Code = "connect" // the DSN does not lead to a session
+	CodeConnect                  = backend.CodeConnect // the DSN does not lead to a session
 	CodeVersion             Code = "version"
 	CodeRecovery            Code = "in_recovery"
 	CodeWALLevel            Code = "wal_level"
@@ -79,57 +54,11 @@ const (
 	CodeMatviewNotRefreshed Code = "matview_not_refreshed"
 )
 
-// Finding is one result of a preflight: what stands in the way of a session or leaves a gap in its promise.
-type Finding struct {
-	Severity Severity
-	Code     Code
-	Server   string // "principal" or "mirror": where it was found, and where SQL is to be run
-	Object   string // the table, role, setting or file, quoted as SQL where it is a name; may be empty
-	Text     string // the cause, one sentence
-	SQL      string // the statement that mends it; empty when no statement does
-}
-
-// String writes the finding on one line, the mend last.
-func (f Finding) String() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %s: %s", f.Severity, f.Server, f.Code)
-	if f.Object != "" {
-		fmt.Fprintf(&b, " (%s)", f.Object)
-	}
-	b.WriteString(": " + f.Text)
-	if f.SQL != "" {
-		b.WriteString("; mend: " + f.SQL)
-	}
-	return b.String()
-}
-
 // Names of the two servers in Finding.Server.
 const (
 	serverPrincipal = "principal"
 	serverMirror    = "mirror"
 )
-
-// PreflightError is returned by Refuse when a session must not start. Findings holds the fatal findings only, at least
-// one.
-type PreflightError struct{ Findings []Finding }
-
-func (e *PreflightError) Error() string {
-	lines := make([]string, len(e.Findings))
-	for i, f := range e.Findings {
-		lines[i] = f.String()
-	}
-	return "preflight: " + strings.Join(lines, "\n")
-}
-
-// Refuse returns nil when no finding is fatal, and otherwise one *PreflightError that names the cause and the mend of
-// each that is.
-func Refuse(findings []Finding) error {
-	fatal := slices.DeleteFunc(slices.Clone(findings), func(f Finding) bool { return f.Severity != Fatal })
-	if len(fatal) == 0 {
-		return nil
-	}
-	return &PreflightError{Findings: fatal}
-}
 
 // PreflightConfig says what a session will ask of a server. The zero value asks for what one session with safety FULL
 // needs.
@@ -234,7 +163,7 @@ func readOnly(ctx context.Context, conn *pgx.Conn, body func(pgx.Tx) error) erro
 
 // add appends a finding at this server.
 func (e *examination) add(severity Severity, code Code, object, text, sql string) {
-	e.findings = append(e.findings, Finding{severity, code, e.name, object, text, sql})
+	e.findings = append(e.findings, Finding{Severity: severity, Code: code, Server: e.name, Object: object, Text: text, SQL: sql})
 }
 
 // each appends one finding per row of query. A row is object, text and sql.

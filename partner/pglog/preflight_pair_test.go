@@ -7,6 +7,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
+
+	"github.com/f19126b3/dbmirror/partner/backend"
 )
 
 // testPreflightPair provokes each finding between two servers, runs its mend at the mirror, and looks again.
@@ -70,7 +72,7 @@ func testPreflightPairText(t *testing.T, p *testPair) {
 		require.NoError(t, err)
 		require.Len(t, findings, 1)
 		require.Equal(t, code, findings[0].Code)
-		require.Error(t, Refuse(findings))
+		require.Error(t, backend.Refuse(findings))
 		hangUp(b)
 		script(t, admin, "DROP DATABASE "+quoteIdent(database)+" WITH (FORCE)")
 		mend(t, admin, findings)
@@ -90,7 +92,7 @@ func testPreflightPairContent(t *testing.T, p *testPair) {
 	findings, err := PreflightPair(ctx, a, a, MirrorEmpty)
 	require.NoError(t, err)
 	require.Len(t, find(findings, CodeSameServer, ""), 1)
-	require.Error(t, Refuse(findings))
+	require.Error(t, backend.Refuse(findings))
 
 	script(t, b, "CREATE EXTENSION pg_trgm; CREATE SCHEMA dbmirror; CREATE TABLE dbmirror.t (a integer)")
 	findings, err = PreflightPair(ctx, a, b, MirrorEmpty)
@@ -108,7 +110,7 @@ func testPreflightPairContent(t *testing.T, p *testPair) {
 	findings, err = PreflightPair(ctx, a, b, MirrorAdopted)
 	require.NoError(t, err)
 	require.Len(t, find(findings, CodeSchemaDrift, `table public."Ta ble"`), 1)
-	require.Error(t, Refuse(findings))
+	require.Error(t, backend.Refuse(findings))
 }
 
 // testPreflightPairFacts covers what cannot be had here: servers of two versions, packages that one lacks.

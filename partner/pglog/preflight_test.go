@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"github.com/f19126b3/dbmirror/partner/backend"
 	"github.com/f19126b3/dbmirror/partner/pgtest"
 )
 
@@ -95,7 +96,7 @@ func testPreflightDatabase(t *testing.T, p *testPair) {
 		findings, err = PreflightPrincipal(ctx, conn, cfg)
 		require.NoError(t, err)
 		require.Empty(t, find(findings, c.code, c.object))
-		require.NoError(t, Refuse(findings))
+		require.NoError(t, backend.Refuse(findings))
 	}
 }
 
@@ -109,7 +110,7 @@ func testPreflightOwnSchemaAndTemporary(t *testing.T, p *testPair) {
 	require.NoError(t, err)
 	require.Empty(t, find(findings, CodeReplicaIdentity, ""))
 	require.Len(t, find(findings, CodeSpace, ""), 1, "an exabyte of log does not fit on the local disk")
-	require.NoError(t, Refuse(findings))
+	require.NoError(t, backend.Refuse(findings))
 }
 
 // TestPreflightSettings starts a server on which nothing is as it should be, mends all of it and looks again.
@@ -138,8 +139,8 @@ func TestPreflightSettings(t *testing.T) {
 		mend(t, conn, found)
 	}
 	require.Len(t, find(findings, CodeDurability, ""), 2)
-	var refusal *PreflightError
-	require.ErrorAs(t, Refuse(findings), &refusal)
+	var refusal *backend.PreflightError
+	require.ErrorAs(t, backend.Refuse(findings), &refusal)
 	require.Len(t, refusal.Findings, 5)
 	require.ErrorContains(t, refusal, "wal_level is replica and logical decoding needs logical")
 	require.ErrorContains(t, refusal, "mend: ALTER SYSTEM SET wal_level = logical")
@@ -153,7 +154,7 @@ func TestPreflightSettings(t *testing.T) {
 	for code := range want {
 		require.Empty(t, find(findings, code, ""), code)
 	}
-	require.NoError(t, Refuse(findings))
+	require.NoError(t, backend.Refuse(findings))
 }
 
 func TestPreflightForeignNames(t *testing.T) {
@@ -187,7 +188,7 @@ func testPreflightRights(t *testing.T, p *testPair) {
 	mend(t, d.a, find(principal, CodeRights, ""))
 	principal, err = PreflightPrincipal(ctx, conn, PreflightConfig{})
 	require.NoError(t, err)
-	require.NoError(t, Refuse(principal))
+	require.NoError(t, backend.Refuse(principal))
 }
 
 // testPreflightBlockers: a transaction that writes holds up the making of a slot.
@@ -240,7 +241,7 @@ func TestPreflightOutputPlugins(t *testing.T) {
 		"test_decoding": true, "": true, "my_pgoutput": true} {
 		e := &examination{name: serverPrincipal}
 		e.outputPlugins(allowed)
-		require.Equal(t, fatal, Refuse(e.findings) != nil, allowed)
+		require.Equal(t, fatal, backend.Refuse(e.findings) != nil, allowed)
 	}
 }
 

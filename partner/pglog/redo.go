@@ -11,7 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/f19126b3/dbmirror/mirror"
-	"github.com/f19126b3/dbmirror/partner/redo"
+	"github.com/f19126b3/dbmirror/partner/backend"
 )
 
 // RedoConfig says where the log is redone and by how much at a time.
@@ -66,27 +66,11 @@ func (c RedoConfig) validate() error {
 	return nil
 }
 
-// Queue is the hardened log as redo uses it.
-type Queue interface {
-	First() (mirror.Position, error)
-	NewReader(from redo.Offset) *redo.Reader
-	Trim(before redo.Offset) error
-}
-
-// Progress is how far redo is. The counters begin at zero in each process.
-type Progress struct {
-	Redone  mirror.Position // everything up to there is in the database
-	Flushed mirror.Position // and up to there on its disk
-	// Transactions, Bytes and Rows count what was redone of the log: transactions of the principal, bytes of their
-	// messages, and their messages, which are nearly all row changes. Batches counts the transactions here that took
-	// many of them, or a large one; the rest was redone one by one.
-	Transactions, Bytes, Rows, Batches uint64
-	// Skipped counts the transactions that were left out by command since the session began. As long as it is not zero
-	// and nothing has verified the pair, the two databases are not known to be equal.
-	Skipped uint64
-	// Trouble is why redo does not go on for now, nil while it does. It is tried again.
-	Trouble error
-}
+// Queue and Progress are those of all backends.
+type (
+	Queue    = backend.Queue
+	Progress = backend.Progress
+)
 
 // Redo redoes the hardened log in the local database: each transaction of the principal exactly once, in order, many in
 // one transaction here where that is possible. The redone position is a row in schema dbmirror that changes in the same

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/partner/backend"
 )
 
 var (
@@ -22,8 +23,8 @@ var (
 	// session, or a baseline was set. Only one may run.
 	ErrRedoneElsewhere = errors.New("the redone position was changed by someone else: stop the other process that redoes this session")
 
-	// ErrNoProgress is returned when the session has no redone position in this database: no baseline was ever taken.
-	ErrNoProgress = errors.New("no redone position for this session: take a baseline first")
+	// ErrNoProgress is that of all backends.
+	ErrNoProgress = backend.ErrNoProgress
 
 	// ErrNotPoison is returned by SkipTransaction for a position at which redo has not stopped.
 	ErrNotPoison = errors.New("redo did not stop at that transaction: give the position that its error names")
@@ -63,6 +64,9 @@ func (e *RedoError) Error() string {
 	b.WriteString(": mend the cause in this database and resume, or skip the transaction")
 	return b.String()
 }
+
+// Reason is mirror.ReasonRedoError.
+func (e *RedoError) Reason() mirror.Reason { return mirror.ReasonRedoError }
 
 // Unwrap returns the cause.
 func (e *RedoError) Unwrap() error { return e.Err }

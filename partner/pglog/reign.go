@@ -12,10 +12,11 @@ import (
 
 	"github.com/f19126b3/dbmirror/mirror"
 	"github.com/f19126b3/dbmirror/mirror/host/crashpoint"
+	"github.com/f19126b3/dbmirror/partner/backend"
 )
 
-// ErrNoReign is returned when a server has no record of a role sequence.
-var ErrNoReign = errors.New("no such role sequence on this server")
+// ErrNoReign is that of all backends.
+var ErrNoReign = backend.ErrNoReign
 
 // Reign is the beginning of a role sequence in the log of the server that became principal with it. The row is written
 // on that server before it opens, so that the mirror knows where to start reading and which log came before.

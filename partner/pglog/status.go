@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/partner/backend"
 )
 
 // errReport is returned instead of a status that would claim more than is true. A report beyond what was received
@@ -45,20 +46,8 @@ func appendStatus(b []byte, r report, now time.Time, ask bool) ([]byte, error) {
 	return append(b, 0), nil
 }
 
-// StreamStatus is what is known of a stream at one moment. Its positions are of the principal's server.
-type StreamStatus struct {
-	// Streaming is true while the server sends; the rest is kept when it ends.
-	Streaming bool
-	// Stalled is true while the redo queue is full and nothing is read: commits on the principal wait.
-	Stalled bool
-	// Received is the highest position seen in the log that arrived; Hardened is what is on disk
-	// here and is reported; ServerEnd is where the server has said that its log ends.
-	Received, Hardened, ServerEnd mirror.LSN
-	// LastByte is when the server was last heard, with a monotonic reading: the zero time if never.
-	LastByte time.Time
-	// Bytes counts what was received since the Stream was made.
-	Bytes uint64
-}
+// StreamStatus is that of all backends.
+type StreamStatus = backend.StreamStatus
 
 // streamGauges is written by the read loop and read by anyone.
 type streamGauges struct {

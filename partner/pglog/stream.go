@@ -12,7 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/f19126b3/dbmirror/mirror"
-	"github.com/f19126b3/dbmirror/partner/redo"
+	"github.com/f19126b3/dbmirror/partner/backend"
 )
 
 // StreamConfig says what a Stream reads.
@@ -88,12 +88,8 @@ func validApplicationName(name string) bool {
 	return len(name) >= 1 && len(name) <= 63
 }
 
-// Log is what a Stream needs of the hardened log; *redo.Queue is one. Append copies what it is given. Harden puts all
-// that was appended on disk and returns the end of the last whole transaction or mark.
-type Log interface {
-	Append(redo.Record) error
-	Harden() (mirror.Position, error)
-}
+// Log is that of all backends; *redo.Queue is one.
+type Log = backend.Log
 
 var (
 	// ErrStreamEnded is returned when the server ended the stream in order, as it does when it is stopped. Everything it

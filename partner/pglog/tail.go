@@ -15,11 +15,11 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/partner/backend"
 )
 
-// ErrTailGone is returned when a slot cannot tell any more what was committed after a position: it has been confirmed
-// beyond it, or its log is gone.
-var ErrTailGone = errors.New("the slot does not reach back to the position")
+// ErrTailGone is that of all backends: a slot has been confirmed beyond the position, or its log is gone.
+var ErrTailGone = backend.ErrTailGone
 
 // TailSummary is what Tail found. Transactions that touched only schema dbmirror are not in it.
 type TailSummary struct {

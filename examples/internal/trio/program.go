@@ -101,9 +101,12 @@ func servePartner(ctx context.Context, s settings, pace host.Timing, logger *slo
 		return err
 	}
 	defer page.Close()
+	database, err := pglog.New(pglog.Config{DSN: pglog.Secret(s.DSN), PeerDSN: pglog.Secret(s.PeerDSN)})
+	if err != nil {
+		return err
+	}
 	p, err := partner.New(partner.Config{
-		Session: s.Session, Self: s.Self, Dir: s.Dir,
-		DSN: pglog.Secret(s.DSN), PeerDSN: pglog.Secret(s.PeerDSN),
+		Session: s.Session, Self: s.Self, Dir: s.Dir, Backend: database,
 		Listen: s.Addr[s.Self], Peer: s.Addr[s.Self.Other()], Witness: s.Addr[mirror.Witness],
 		Credentials: s.Credentials, Establish: s.Self == mirror.PartnerA, Timing: pace, Logger: logger,
 	})

@@ -52,6 +52,14 @@ func TestRulesOnMadeUpImports(t *testing.T) {
 			[]edge{foreign("partner/backend", "b.go", pgx), ours("partner/backend", "b.go", "partner/pglog"), ours("partner/backend", "b_test.go", "partner")},
 			[]edge{ours("partner/backend", "b.go", "partner/redo"), ours("partner/pglog", "p.go", "partner/backend"), foreign("partner/backend", "b.go", "net")},
 		},
+		"partner knows no backend": {
+			[]edge{foreign("partner", "p.go", pgx+"/pgconn"), ours("partner", "p.go", "partner/pglog"), ours("partner", "p.go", "partner/sqlitelog")},
+			[]edge{ours("partner", "p.go", "partner/backend"), ours("partner", "p_test.go", "partner/pglog"), ours("examples/partner", "main.go", "partner/pglog")},
+		},
+		"backends know neither partner nor each other": {
+			[]edge{ours("partner/pglog", "p.go", "partner"), ours("partner/sqlitelog", "s.go", "partner/pglog"), ours("partner/pglog/x", "p.go", "partner/sqlitelog")},
+			[]edge{ours("partner/pglog", "p.go", "partner/backend"), ours("partner/pglog", "p_test.go", "partner"), ours("partner/pglog", "p.go", "partner/pglog/facts")},
+		},
 		"stateless stays in mirror/machine.go": {
 			[]edge{foreign("mirror", "session.go", stateless), foreign("mirror/host", "machine.go", stateless)},
 			[]edge{foreign("mirror", "machine.go", stateless)},

@@ -17,6 +17,9 @@ const (
 	prometheus = "github.com/prometheus"
 )
 
+// backends are the packages of one kind of database each.
+func backends() []string { return []string{"partner/pglog", "partner/sqlitelog"} }
+
 // edge is one import of one file.
 type edge struct {
 	from string // importing package, below the module: "mirror/host"
@@ -120,6 +123,22 @@ func rules() []rule {
 			"a backend is given to a partner by the program: what all of them share must not carry one's driver to the users of another",
 			func(e edge) bool {
 				return e.from == "partner/backend" && (e.uses(pgx, pglogrepl) || e.ours && !e.imports("mirror", "partner/redo", "partner/backend"))
+			},
+		},
+		{
+			"partner knows no backend",
+			"who mirrors one kind of database must not carry the driver of another: the program chooses",
+			func(e edge) bool {
+				return e.from == "partner" && !e.inTest() && (e.uses(pgx, pglogrepl) || e.imports(backends()...))
+			},
+		},
+		{
+			"backends know neither partner nor each other",
+			"the partner calls a backend and never the other way round; what two of them share belongs into partner/backend",
+			func(e edge) bool {
+				return !e.inTest() && slices.ContainsFunc(backends(), func(b string) bool {
+					return under(e.from, b) && e.ours && (e.to == "partner" || e.imports(backends()...) && !under(e.to, b))
+				})
 			},
 		},
 		{
