@@ -22,18 +22,19 @@ import (
 
 // Partner is one of the two servers of a session that hold the database. Its methods may be called from any goroutine.
 type Partner struct {
-	cfg      Config
-	id       host.SessionID
-	host     *host.Host
-	endpoint *endpoint.Server
-	clients  map[mirror.Server]*endpoint.Client
-	state    *statefile.File
-	queue    *redo.Queue
-	data     *dataPath
-	journal  *journal
-	running  atomic.Bool // messages are taken
-	timings  *metrics.Timings
-	notes    notes
+	cfg       Config
+	id        host.SessionID
+	host      *host.Host
+	endpoint  *endpoint.Server
+	clients   map[mirror.Server]*endpoint.Client
+	state     *statefile.File
+	queue     *redo.Queue
+	data      *dataPath
+	journal   *journal
+	running   atomic.Bool // messages are taken
+	timings   *metrics.Timings
+	notes     notes
+	accepting accepting
 }
 
 // New makes a partner: it checks the configuration and opens what is on disk. It connects to nothing, except
@@ -91,6 +92,7 @@ func (p *Partner) open() error {
 	p.data.report = p.host.Tell
 	return p.endpoint.Register(endpoint.SessionConfig{
 		Self: p.identity(p.cfg.Self), Credentials: p.cfg.Credentials, Allow: p.allow(), Handler: p.receive,
+		Streams: p.streams(), Stream: p.accept,
 	})
 }
 
@@ -158,6 +160,7 @@ func (p *Partner) run(ctx context.Context) error {
 	}
 	defer database.Close()
 	p.data.database = database
+	defer p.accepting.begin(database)()
 	if err := p.enter(ctx); err != nil {
 		return err
 	}
@@ -192,7 +195,7 @@ func (p *Partner) enter(ctx context.Context) error {
 // env is what the backend is given.
 func (p *Partner) env() backend.Env {
 	return backend.Env{
-		Session: p.id.String(), Self: p.cfg.Self, Dir: filepath.Join(p.cfg.Dir, backendDir), Logger: p.cfg.Logger,
+		Session: p.id.String(), Self: p.cfg.Self, Dir: filepath.Join(p.cfg.Dir, backendDir), Logger: p.cfg.Logger, Dial: p.dial,
 		LogBudget: p.cfg.Limits.LogBudget, CopyWorkers: p.cfg.Limits.CopyWorkers, SafetyOff: p.cfg.Safety == mirror.SafetyOff,
 	}
 }
