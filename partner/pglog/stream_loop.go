@@ -45,18 +45,21 @@ type readLoop struct {
 	status     []byte
 	reported   time.Time
 	heard      time.Time
+	rest       *time.Timer
 	asked      time.Time // when the server was asked for a sign of life; zero if it was heard since
 }
 
 func newReadLoop(s *Stream, log Log, conn net.Conn, start mirror.LSN) *readLoop {
 	now := time.Now()
+	rest := time.NewTimer(0)
+	rest.Stop()
 	return &readLoop{
 		cfg: s.cfg, log: log, conn: conn, gauges: &s.gauges,
 		frames:   frames{conn: conn},
 		received: start, ended: start, hardened: start,
 		owed:   true, // the first report makes the server count this mirror
 		status: make([]byte, 0, statusLen),
-		heard:  now,
+		heard:  now, rest: rest,
 	}
 }
 
@@ -380,6 +383,9 @@ func (l *readLoop) wait(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	if l.open == TypeStreamStart {
+		l.pause(ctx)
+	}
 	n, err := l.frames.fill()
 	now := time.Now()
 	if n > 0 {
@@ -391,6 +397,21 @@ func (l *readLoop) wait(ctx context.Context) error {
 		return fmt.Errorf("read the principal's log: %w", err)
 	}
 	return l.listen(now)
+}
+
+// chunkPause is how long the rows of a transaction that is not committed yet may gather at the socket. The server hands
+// each row to the network by itself: a reader that is awake for every one costs both sides most of their time, and a
+// commit waits until all rows were sent.
+const chunkPause = 2 * time.Millisecond
+
+// pause lets rows gather. The end of ctx ends it.
+func (l *readLoop) pause(ctx context.Context) {
+	l.rest.Reset(chunkPause)
+	select {
+	case <-l.rest.C:
+	case <-ctx.Done():
+		l.rest.Stop()
+	}
 }
 
 // listen asks a server that has been silent for a sign of life, and gives it up when none comes. Both take half of
