@@ -63,8 +63,8 @@ type Database interface {
 	Close()
 }
 
-// Peer is the other side's database, as it can be asked from here. Its methods end within seconds, and return an error
-// when the other side does not answer.
+// Peer is the other side's database, as it can be asked from here. Its methods return an error when the other side does
+// not answer, within seconds or when the context ends.
 type Peer interface {
 	// Identity is the other side's.
 	Identity(ctx context.Context) (Identity, error)

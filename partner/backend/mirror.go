@@ -69,7 +69,8 @@ type StreamStatus struct {
 	// ServerEnd is where the principal has said that its log ends.
 	Received, Hardened, ServerEnd mirror.LSN
 	// LastByte is when the principal's database was last heard, with a monotonic reading: the zero time if never. It is
-	// the sign of life of a database whose partner is silent, so something must come at least every second.
+	// the sign of life of a database whose partner is silent: a stream that hears nothing asks in time, so that something
+	// comes within Source.Silence.
 	LastByte time.Time
 	// Bytes counts what was received since the stream was made.
 	Bytes uint64

@@ -122,7 +122,7 @@ func rules() []rule {
 			"the seam knows no database",
 			"a backend is given to a partner by the program: what all of them share must not carry one's driver to the users of another",
 			func(e edge) bool {
-				return e.from == "partner/backend" && (e.uses(pgx, pglogrepl) || e.ours && !e.imports("mirror", "partner/redo", "partner/backend"))
+				return under(e.from, "partner/backend") && (e.uses(pgx, pglogrepl) || e.ours && !e.imports("mirror", "partner/redo", "partner/backend"))
 			},
 		},
 		{
