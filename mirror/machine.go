@@ -35,33 +35,46 @@ func (t Trigger) String() string {
 // errNoMove is returned by a table that has no row for a move: the rules contradict each other.
 var errNoMove = errors.New("no such move in the state table")
 
-// machine holds a table for each role over the one state that the session shows.
-type machine struct {
-	byRole [RoleWitness + 1]*stateless.StateMachine
+// tables are those of the roles. They do not change, and serve every session: which session a move is of, and with it
+// the state that is shown and the facts that the guards look at, comes in the context.
+var tables = [RoleWitness + 1]*stateless.StateMachine{
+	RolePrincipal: newTable(true),
+	RoleMirror:    newTable(false),
+	RoleWitness:   newTable(false),
 }
 
-func newMachine(s *Session) *machine {
-	return &machine{[RoleWitness + 1]*stateless.StateMachine{
-		RolePrincipal: s.table(true),
-		RoleMirror:    s.table(false),
-		RoleWitness:   s.table(false),
-	}}
+// movingKey is the key of the session in the context of a move.
+type movingKey struct{}
+
+func (s *Session) moving() context.Context {
+	return context.WithValue(context.Background(), movingKey{}, s)
 }
 
-// table: only a principal is ever PENDING_FAILOVER, the one state that the partners do not share.
-func (s *Session) table(failover bool) *stateless.StateMachine {
+// sessionOf is the session of a move. A diagram is drawn without one, from where every role begins.
+func sessionOf(move context.Context) *Session {
+	if s, ok := move.Value(movingKey{}).(*Session); ok {
+		return s
+	}
+	return &Session{core: core{shown: StateDisconnected}}
+}
+
+// newTable: only a principal is ever PENDING_FAILOVER, the one state that the partners do not share.
+func newTable(failover bool) *stateless.StateMachine {
 	t := stateless.NewStateMachineWithExternalStorage(
-		func(context.Context) (stateless.State, error) { return s.shown, nil },
-		func(_ context.Context, to stateless.State) error { s.shown = to.(State); return nil },
+		func(move context.Context) (stateless.State, error) { return sessionOf(move).shown, nil },
+		func(move context.Context, to stateless.State) error {
+			sessionOf(move).shown = to.(State)
+			return nil
+		},
 		stateless.FiringImmediate)
 	t.OnUnhandledTrigger(func(_ context.Context, from stateless.State, tr stateless.Trigger, _ []string) error {
 		return fmt.Errorf("%w: %s on %s", errNoMove, from, tr)
 	})
 
 	t.Configure(StateDisconnected).
-		Permit(TriggerLinked, StateSuspended, s.isSuspended).
-		Permit(TriggerLinked, StateSynchronized, s.isSynchronized).
-		Permit(TriggerLinked, StateSynchronizing, s.isSynchronizing)
+		Permit(TriggerLinked, StateSuspended, isSuspended).
+		Permit(TriggerLinked, StateSynchronized, isSynchronized).
+		Permit(TriggerLinked, StateSynchronizing, isSynchronizing)
 
 	t.Configure(StateSynchronizing).
 		Permit(TriggerLost, StateDisconnected).
@@ -75,26 +88,30 @@ func (s *Session) table(failover bool) *stateless.StateMachine {
 
 	t.Configure(StateSuspended).
 		Permit(TriggerLost, StateDisconnected).
-		Permit(TriggerResumed, StateSynchronizing, s.isSynchronizing).
-		Permit(TriggerResumed, StateSynchronized, s.isSynchronized)
+		Permit(TriggerResumed, StateSynchronizing, isSynchronizing).
+		Permit(TriggerResumed, StateSynchronized, isSynchronized)
 
 	if failover {
 		synchronized.Permit(TriggerFailover, StatePendingFailover)
 		t.Configure(StatePendingFailover).
 			Permit(TriggerLost, StateDisconnected).
 			Permit(TriggerSuspended, StateSuspended).
-			Permit(TriggerFailoverEnded, StateSynchronized, s.isSynchronized).
-			Permit(TriggerFailoverEnded, StateSynchronizing, s.isSynchronizing)
+			Permit(TriggerFailoverEnded, StateSynchronized, isSynchronized).
+			Permit(TriggerFailoverEnded, StateSynchronizing, isSynchronizing)
 	}
 	return t
 }
 
-func (s *Session) isSuspended(context.Context, ...any) bool { return s.derive() == StateSuspended }
-func (s *Session) isSynchronized(context.Context, ...any) bool {
-	return s.derive() == StateSynchronized
+func isSuspended(move context.Context, _ ...any) bool {
+	return sessionOf(move).derive() == StateSuspended
 }
-func (s *Session) isSynchronizing(context.Context, ...any) bool {
-	return s.derive() == StateSynchronizing
+
+func isSynchronized(move context.Context, _ ...any) bool {
+	return sessionOf(move).derive() == StateSynchronized
+}
+
+func isSynchronizing(move context.Context, _ ...any) bool {
+	return sessionOf(move).derive() == StateSynchronizing
 }
 
 // trigger names the move from one state to another.
@@ -123,7 +140,7 @@ func (s *Session) move(to State) error {
 	if s.shown == to {
 		return nil
 	}
-	if err := s.machine.byRole[s.role()].Fire(trigger(s.shown, to)); err != nil {
+	if err := tables[s.role()].FireCtx(s.moving(), trigger(s.shown, to)); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvariant, err)
 	}
 	if s.shown != to {
@@ -133,4 +150,4 @@ func (s *Session) move(to State) error {
 }
 
 // Diagram returns the table of a role as a graph in the DOT language.
-func (s *Session) Diagram(r Role) string { return s.machine.byRole[r].ToGraph() }
+func Diagram(r Role) string { return tables[r].ToGraph() }

@@ -87,7 +87,7 @@ func fire(t *testing.T, s *Session, role Role, tr Trigger, facts State) {
 	from := s.shown
 	may := slices.DeleteFunc(slices.Clone(rows[from][tr]), func(to State) bool { return to == StatePendingFailover && role != RolePrincipal })
 	guarded := len(may) > 1
-	err := s.machine.byRole[role].Fire(tr)
+	err := tables[role].FireCtx(s.moving(), tr)
 	what := fmt.Sprintf("%s: %s in %s, facts say %s", role, tr, from, facts)
 	switch {
 	case len(may) == 0:
@@ -144,7 +144,7 @@ func TestDeclaredStates(t *testing.T) {
 		for _, s := range statesOf(role) {
 			declared = append(declared, s.String())
 		}
-		graph := facts(t, role, StateDisconnected).Diagram(role)
+		graph := Diagram(role)
 		for _, m := range node.FindAllStringSubmatch(graph, -1) {
 			drawn = append(drawn, m[1])
 		}
@@ -162,7 +162,7 @@ func diagrams(t *testing.T) string {
 	var page strings.Builder
 	for _, role := range []Role{RolePrincipal, RoleMirror, RoleWitness} {
 		var edges []string
-		for line := range strings.Lines(facts(t, role, StateDisconnected).Diagram(role)) {
+		for line := range strings.Lines(Diagram(role)) {
 			if line = strings.TrimSpace(strings.ReplaceAll(line, "-fm", "")); strings.Contains(line, " -> ") && !strings.HasPrefix(line, "init") {
 				edges = append(edges, "  "+line)
 			}

@@ -10,8 +10,7 @@ import (
 // Session is the rules of one mirroring session on one server. It does no I/O and has no clock: everything that happens
 // is an Event, everything to be done comes back as Effects. A Session is used by one goroutine at a time.
 type Session struct {
-	cfg     Config
-	machine *machine
+	cfg Config
 	core
 	saved HardState // what the host was last told to save
 	fx    Effects   // of the step under way
@@ -134,7 +133,6 @@ func New(cfg Config, hard HardState) (*Session, error) {
 		return nil, err
 	}
 	s := &Session{cfg: cfg}
-	s.machine = newMachine(s)
 	if hard.Self == Nobody {
 		hard = HardState{Self: cfg.Self, Incarnation: cfg.Incarnation}
 	}

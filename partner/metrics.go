@@ -25,9 +25,9 @@ func (p *Partner) Metrics() []metrics.Source {
 	x.TransitionsTotal = metrics.Transitions(counts.Transitions)
 	x.FailoversTotal = metrics.Failovers{Automatic: counts.Automatic, Manual: counts.Manual, Forced: counts.Forced}
 	for server, client := range p.clients {
-		sent, received := client.Stats(), counts.Received[server]
+		sent, replied, received := client.Stats(), counts.Replied[server], counts.Received[server]
 		x.Peers[server] = metrics.Traffic{
-			MessagesSent: sent.MessagesSent, BytesSent: sent.BytesSent,
+			MessagesSent: sent.MessagesSent + replied.Messages, BytesSent: sent.BytesSent + replied.Bytes,
 			MessagesReceived: received.Messages, BytesReceived: received.Bytes, PingTimeouts: received.Timeouts,
 		}
 	}

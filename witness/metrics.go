@@ -15,9 +15,9 @@ func (w *Witness) Metrics() []metrics.Source {
 		src.Extra.TransitionsTotal = metrics.Transitions(r.Counts.Transitions)
 		src.Extra.LastTransition = r.Counts.LastChange
 		for p := mirror.PartnerA; p <= mirror.PartnerB; p++ {
-			sent, received := w.order[i].clients[p].Stats(), r.Counts.Received[p]
+			sent, replied, received := w.order[i].clients[p].Stats(), r.Counts.Replied[p], r.Counts.Received[p]
 			src.Extra.Peers[p] = metrics.Traffic{
-				MessagesSent: sent.MessagesSent, BytesSent: sent.BytesSent,
+				MessagesSent: sent.MessagesSent + replied.Messages, BytesSent: sent.BytesSent + replied.Bytes,
 				MessagesReceived: received.Messages, BytesReceived: received.Bytes, PingTimeouts: received.Timeouts,
 			}
 		}

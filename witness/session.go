@@ -25,23 +25,33 @@ type session struct {
 	failed  atomic.Pointer[error]
 }
 
-// sendTimeout bounds one message to a partner: longer would delay the next one beyond a partner's patience.
-const sendTimeout = 2 * time.Second
+const (
+	// sendTimeout bounds one message to a partner: longer would delay the next one beyond a partner's patience.
+	sendTimeout = 2 * time.Second
+	// idleTime is how long a connection to a partner is kept. A partner that pings has its answer as the reply,
+	// so connections are made for a vote now and then, and thousands of sessions must not keep theirs.
+	idleTime = 5 * time.Second
+)
 
-// newSession opens a session. An error is about the configuration; damage leaves the session out and is kept.
-func newSession(cfg Config, s Session) (*session, error) {
+// newSession opens a session and registers it at the endpoint. An error is about the configuration; damage leaves the
+// session out and is kept.
+func newSession(cfg Config, s Session, server *endpoint.Server) (*session, error) {
 	id, err := host.ParseSessionID(s.ID)
 	if err != nil {
 		return nil, err
 	}
 	n := &session{id: id, logger: cfg.Logger.With("session", id.String()[:8]), clients: map[mirror.Server]*endpoint.Client{}}
-	for server, addr := range map[mirror.Server]string{mirror.PartnerA: s.PartnerA, mirror.PartnerB: s.PartnerB} {
-		n.clients[server], err = endpoint.NewClient(endpoint.ClientConfig{
-			Self: n.identity(mirror.Witness), Peer: n.identity(server), Domain: cfg.Domain, Addr: addr,
-			Credentials: s.Credentials, Timeout: sendTimeout, Logger: cfg.Logger,
+	if err := server.Register(endpoint.SessionConfig{
+		Self: n.identity(mirror.Witness), Credentials: s.Credentials, Allow: host.Allow(mirror.Witness), Handler: n.receive,
+	}); err != nil {
+		return nil, err
+	}
+	for peer, addr := range map[mirror.Server]string{mirror.PartnerA: s.PartnerA, mirror.PartnerB: s.PartnerB} {
+		n.clients[peer], err = server.NewClient(endpoint.ClientConfig{
+			Self: n.identity(mirror.Witness), Peer: n.identity(peer), Addr: addr, Timeout: sendTimeout, Idle: idleTime, Logger: cfg.Logger,
 		})
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("endpoint of %s: %w", server, err), n.close())
+			return nil, errors.Join(fmt.Errorf("endpoint of %s: %w", peer, err), n.close())
 		}
 	}
 	if s.Timing == (host.Timing{}) {

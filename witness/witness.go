@@ -50,15 +50,13 @@ func New(cfg Config) (*Witness, error) {
 }
 
 func (w *Witness) add(cfg Session) error {
-	s, err := newSession(w.cfg, cfg)
+	s, err := newSession(w.cfg, cfg, w.endpoint)
 	if err != nil {
 		return err
 	}
 	w.order = append(w.order, s)
 	w.sessions[s.id] = s
-	return w.endpoint.Register(endpoint.SessionConfig{
-		Self: s.identity(mirror.Witness), Credentials: cfg.Credentials, Allow: host.Allow(mirror.Witness), Handler: s.receive,
-	})
+	return nil
 }
 
 func (w *Witness) close() error {

@@ -37,6 +37,9 @@ func main() {
 	if status, ok := slowChild(os.Args); ok {
 		os.Exit(status)
 	}
+	if status, ok := witnessChild(os.Args); ok {
+		os.Exit(status)
+	}
 	os.Exit(start(os.Args[1:], os.Stdout, os.Stderr))
 }
 

@@ -31,6 +31,7 @@ func metrics() []metric {
 		{"manual", manual},
 		{"step", step},
 		{"memory", memory},
+		{"witness", manySessions},
 	}
 }
 

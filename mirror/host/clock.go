@@ -9,11 +9,11 @@ type clock struct {
 	last   time.Duration
 }
 
-func newClock(tick time.Duration) *clock {
-	return &clock{tick: tick, ticker: time.NewTicker(tick), last: sinceBoot()}
+func newClock(tick, wakes time.Duration) *clock {
+	return &clock{tick: tick, ticker: time.NewTicker(wakes), last: sinceBoot()}
 }
 
-// C is a wake-up at least once a tick.
+// C is a wake-up.
 func (c *clock) C() <-chan time.Time { return c.ticker.C }
 
 func (c *clock) stop() { c.ticker.Stop() }

@@ -17,12 +17,18 @@ type Counts struct {
 	LastChange   time.Time                                                          // of the shown state; zero: none yet
 	ExposedTotal time.Duration                                                      // as principal, acknowledging without a mirror
 	Received     [mirror.Witness + 1]Received                                       // by mirror.Server
+	Replied      [mirror.Witness + 1]Replied                                        // by mirror.Server
 }
 
 // Received is what came from another server.
 type Received struct {
 	Messages, Bytes uint64
 	Timeouts        uint64 // times it was not heard within the timeout
+}
+
+// Replied is what was sent to another server as the reply to its messages. What was sent in other ways its client counts.
+type Replied struct {
+	Messages, Bytes uint64
 }
 
 type counters struct {
@@ -96,4 +102,11 @@ func (c *counters) received(from mirror.Server, bytes int) {
 	defer c.mu.Unlock()
 	c.mu.Received[from].Messages++
 	c.mu.Received[from].Bytes += uint64(bytes)
+}
+
+func (c *counters) replied(to mirror.Server, bytes int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.Replied[to].Messages++
+	c.mu.Replied[to].Bytes += uint64(bytes)
 }

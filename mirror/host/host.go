@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -75,18 +76,23 @@ type Host struct {
 	ticks   mirror.Timing
 	events  chan *request // pointers: the queue of an idle session is then small
 	outbox  map[mirror.Server]*outbox
-	status  atomic.Pointer[mirror.Status]
 	expiry  atomic.Int64 // see Overdue
-	hard    atomic.Pointer[mirror.HardState]
 	session *mirror.Session
 	counts  counters
 	stopped chan struct{}
 
-	// Owned by the goroutine of Run: the duty that was told last, how many were, and when the last tick was, on the clock
-	// of ticks, that the session has counted.
+	mu struct {
+		sync.Mutex
+		status mirror.Status // as of the last step
+		hard   mirror.HardState
+	}
+
+	// Owned by the goroutine of Run: the duty that was told last, how many were, when the last tick was, on the clock of
+	// ticks, that the session has counted, and the ping whose sender waits for the pong.
 	duty    mirror.Duty
 	wishes  uint64
 	counted time.Duration
+	pinged  *request
 }
 
 // request is an event with a place for its answer; events that nobody waits for have none.
@@ -95,6 +101,7 @@ type request struct {
 	answer chan error
 	look   func(*mirror.Session)
 	wish   uint64 // evidence that is good only as long as this is the wish; zero: any
+	pong   []byte // to the ping that the event is, when there is an answer
 }
 
 // eventQueue bounds the events that wait. What does not fit is refused to its sender, who sends it again: a message may
@@ -154,10 +161,18 @@ func newIncarnation() mirror.Incarnation {
 }
 
 // Status returns what the session showed after its last step.
-func (h *Host) Status() mirror.Status { return *h.status.Load() }
+func (h *Host) Status() mirror.Status {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.mu.status
+}
 
 // Hard returns what is on disk.
-func (h *Host) Hard() mirror.HardState { return *h.hard.Load() }
+func (h *Host) Hard() mirror.HardState {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.mu.hard
+}
 
 // Tick is how long one tick is.
 func (h *Host) Tick() time.Duration { return h.cfg.Timing.tick() }
@@ -175,8 +190,9 @@ func (h *Host) LinkTrouble(peer mirror.Server) string {
 
 func (h *Host) publish() {
 	st, hard := h.session.Status(), h.session.Hard()
-	h.status.Store(&st)
-	h.hard.Store(&hard)
+	h.mu.Lock()
+	h.mu.status, h.mu.hard = st, hard
+	h.mu.Unlock()
 	h.counts.show(st)
 	h.expiry.Store(h.expires(st))
 }
@@ -270,7 +286,7 @@ func (h *Host) Run(ctx context.Context) error {
 	sending, stopSending := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopSending()
 	for _, o := range h.outbox {
-		go o.run(sending)
+		o.sending = sending
 	}
 	err := h.loop(ctx)
 	if err == nil {
@@ -286,7 +302,7 @@ func (h *Host) Run(ctx context.Context) error {
 const goodbye = time.Second
 
 func (h *Host) loop(ctx context.Context) error {
-	clock := newClock(h.Tick())
+	clock := newClock(h.Tick(), h.wakes())
 	defer clock.stop()
 	h.counted = clock.last
 	h.publish()
@@ -312,6 +328,15 @@ func (h *Host) loop(ctx context.Context) error {
 	}
 }
 
+// wakes is how long a session may sleep when nothing happens. A witness only counts, and counts before it looks at
+// anything that comes, so it need not be woken for each tick.
+func (h *Host) wakes() time.Duration {
+	if h.cfg.Self == mirror.Witness {
+		return h.cfg.Timing.Ping
+	}
+	return h.Tick()
+}
+
 func (h *Host) serve(r *request) error {
 	if r == nil {
 		return nil // only time has passed
@@ -324,7 +349,11 @@ func (h *Host) serve(r *request) error {
 	if r.wish != 0 && r.wish != h.wishes {
 		return nil
 	}
+	if r.event.Kind == mirror.EventReceived && r.answer != nil {
+		h.pinged = r
+	}
 	err := h.step(r.event)
+	h.pinged = nil
 	if r.answer != nil {
 		r.answer <- err
 	}
@@ -358,9 +387,7 @@ func (h *Host) step(ev mirror.Event) error {
 		}
 	}
 	for _, m := range fx.Send {
-		if o, ok := h.outbox[m.To]; ok {
-			o.put(m)
-		}
+		h.send(m)
 	}
 	confirms := h.session.Status().Confirmed && !h.Status().Confirmed
 	if confirms {
@@ -376,6 +403,26 @@ func (h *Host) step(ev mirror.Event) error {
 		return h.step(mirror.Event{Kind: mirror.EventHalted, Seq: halted.Seq, LSN: halted.LSN})
 	}
 	return nil
+}
+
+// send hands a message to its outbox, or a pong to the request that its ping came by.
+//
+// A witness does not ping a server that has pinged it since: the pong has said all that a ping of a witness says. So it
+// keeps no connections of its own, and nothing to do, for sessions in which nothing happens.
+func (h *Host) send(m mirror.Message) {
+	o, ok := h.outbox[m.To]
+	switch r := h.pinged; {
+	case m.Kind == mirror.MessagePong && r != nil && r.event.Message.From == m.To:
+		r.pong = m.Append(nil)
+		if ok {
+			o.answered = true
+		}
+	case !ok: // it is never reached
+	case m.Kind == mirror.MessagePing && h.cfg.Self == mirror.Witness && o.answered:
+		o.answered = false
+	default:
+		o.put(m)
+	}
 }
 
 // fence closes the database: a session that cannot go on cannot prove its role.

@@ -13,57 +13,60 @@ import (
 )
 
 // outbox sends the messages for one server, one after the other. When it is full the oldest are dropped: every message
-// that matters is sent again by the session.
+// that matters is sent again by the session. A goroutine runs only while there is something to send.
 type outbox struct {
-	host   *Host
-	peer   mirror.Server
-	client *endpoint.Client
-	done   chan struct{}
-	said   string // the kind of failure that was logged last; owned by run
-	wake   chan struct{}
+	host     *Host
+	peer     mirror.Server
+	client   *endpoint.Client
+	sending  context.Context // of Host.Run: ends when nothing may be sent any more
+	answered bool            // a pong has replied to the peer's ping since a ping was due; owned by the goroutine of Host.Run
+
+	// Owned by the goroutine that sends.
+	said    string // the kind of failure that was logged last
+	refused int    // how often in a row nobody was listening
 
 	mu struct {
 		sync.Mutex
 		queue   []mirror.Message
-		closing bool
-		failure string // of the latest message
+		empty   chan struct{} // closed when all is sent; nil: nothing is being sent
+		failure string        // of the latest message
 	}
 }
 
 const outboxLimit = 32
 
 func newOutbox(h *Host, peer mirror.Server, client *endpoint.Client) *outbox {
-	return &outbox{host: h, peer: peer, client: client, done: make(chan struct{}), wake: make(chan struct{}, 1)}
+	return &outbox{host: h, peer: peer, client: client}
 }
 
 func (o *outbox) put(m mirror.Message) {
 	o.mu.Lock()
+	defer o.mu.Unlock()
 	if len(o.mu.queue) == outboxLimit {
 		o.mu.queue = o.mu.queue[1:]
 	}
 	o.mu.queue = append(o.mu.queue, m)
-	o.mu.Unlock()
-	o.signal()
-}
-
-func (o *outbox) signal() {
-	select {
-	case o.wake <- struct{}{}:
-	default:
+	if o.mu.empty == nil {
+		o.mu.empty = make(chan struct{})
+		go o.run(o.sending)
 	}
 }
 
-// next returns the oldest message. A ping or report that a newer one follows is passed over.
-func (o *outbox) next() (m mirror.Message, ok, closing bool) {
+// next returns the oldest message. A ping or report that a newer one follows is passed over. When there is none, the
+// goroutine that asked sends no more.
+func (o *outbox) next() (m mirror.Message, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for len(o.mu.queue) > 0 {
 		m, o.mu.queue = o.mu.queue[0], o.mu.queue[1:]
 		if !o.outdatedLocked(m) {
-			return m, true, o.mu.closing
+			return m, true
 		}
 	}
-	return mirror.Message{}, false, o.mu.closing
+	o.mu.queue = nil
+	close(o.mu.empty)
+	o.mu.empty = nil
+	return mirror.Message{}, false
 }
 
 func (o *outbox) outdatedLocked(m mirror.Message) bool {
@@ -96,36 +99,28 @@ func (o *outbox) trouble() string {
 // drain lets what is queued leave, for at most so long.
 func (o *outbox) drain(wait time.Duration) {
 	o.mu.Lock()
-	o.mu.closing = true
+	empty := o.mu.empty
 	o.mu.Unlock()
-	o.signal()
+	if empty == nil {
+		return
+	}
 	t := time.NewTimer(wait)
 	defer t.Stop()
 	select {
-	case <-o.done:
+	case <-empty:
 	case <-t.C:
 	}
 }
 
+// run sends until nothing is left. When ctx has ended, what is left is thrown away.
 func (o *outbox) run(ctx context.Context) {
-	defer close(o.done)
-	refused := 0
 	for {
-		m, ok, closing := o.next()
+		m, ok := o.next()
 		if !ok {
-			if closing {
-				return
-			}
-			select {
-			case <-o.wake:
-			case <-ctx.Done():
-				return
-			}
-			continue
-		}
-		refused = o.send(ctx, m, refused)
-		if ctx.Err() != nil {
 			return
+		}
+		if ctx.Err() == nil {
+			o.send(ctx, m)
 		}
 	}
 }
@@ -134,34 +129,36 @@ func (o *outbox) run(ctx context.Context) {
 // being restarted is back sooner.
 const refusals = 3
 
-// send sends one message and returns how often in a row nobody was listening.
-func (o *outbox) send(ctx context.Context, m mirror.Message, refused int) int {
+func (o *outbox) send(ctx context.Context, m mirror.Message) {
 	at := sending(m.Kind)
 	crashpoint.Hit(at.unsent)
-	_, err := o.client.Send(ctx, endpoint.Kind(m.Kind.String()), m.Append(nil))
+	reply, err := o.client.Send(ctx, endpoint.Kind(m.Kind.String()), m.Append(nil))
 	crashpoint.Hit(at.sent)
+	if err == nil {
+		err = o.host.replied(o.peer, reply)
+	}
 	if ctx.Err() == nil {
 		o.note(err)
 	}
 	var nobody *endpoint.RefusedError
 	switch {
 	case err == nil:
-		o.said = ""
-		return 0
+		o.said, o.refused = "", 0
+		return
 	case errors.As(err, &nobody):
 		o.said = ""
-		refused++
-		if refused == refusals {
+		o.refused++
+		if o.refused == refusals {
 			o.host.Tell(mirror.Event{Kind: mirror.EventUnlinked, Peer: o.peer})
 		}
-		return refused
+		return
 	}
+	o.refused = max(o.refused, 1)
 	// Said once for each kind of failure: it is repeated with every ping.
 	if kind := fmt.Sprintf("%T", err); kind != o.said && ctx.Err() == nil {
 		o.said = kind
 		o.host.cfg.Logger.Warn("message not delivered", "peer", o.peer, "kind", m.Kind, "error", err)
 	}
-	return max(refused, 1)
 }
 
 // crossing are the points around the sending of one kind of message; zero where none is of interest.

@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/f19126b3/dbmirror/mirror"
 	"github.com/f19126b3/dbmirror/mirror/host/endpoint"
@@ -31,8 +32,9 @@ func kinds(ks ...mirror.MessageKind) map[endpoint.Kind]bool {
 }
 
 // Receive is the endpoint's handler: it takes one message from a server whose identity the endpoint has verified. What
-// the message says of its sender must agree with that.
-func (h *Host) Receive(_ context.Context, from endpoint.Identity, kind endpoint.Kind, body []byte) ([]byte, error) {
+// the message says of its sender must agree with that. The pong that answers a ping is the reply; any other answer is a
+// message of its own.
+func (h *Host) Receive(ctx context.Context, from endpoint.Identity, kind endpoint.Kind, body []byte) ([]byte, error) {
 	m, err := mirror.DecodeMessage(body)
 	switch {
 	case err != nil:
@@ -41,8 +43,41 @@ func (h *Host) Receive(_ context.Context, from endpoint.Identity, kind endpoint.
 		return nil, endpoint.Deny("%s from %s to %s came as %s from %s", m.Kind, m.From, m.To, kind, from.Role)
 	}
 	h.counts.received(m.From, len(body))
-	if !h.Tell(mirror.Event{Kind: mirror.EventReceived, Message: m}) {
+	r := &request{event: mirror.Event{Kind: mirror.EventReceived, Message: m}}
+	if m.Kind == mirror.MessagePing {
+		r.answer = make(chan error, 1)
+	}
+	if !h.tell(r) {
 		return nil, endpoint.Deny("overloaded; send again")
 	}
-	return nil, nil
+	if r.answer == nil {
+		return nil, nil
+	}
+	select {
+	case <-r.answer: // what became of the step is its session's affair
+		if r.pong != nil {
+			h.counts.replied(m.From, len(r.pong))
+		}
+		return r.pong, nil
+	case <-ctx.Done():
+	case <-h.stopped:
+	}
+	return nil, nil // the ping was taken; a pong that comes too late is lost
+}
+
+// replied takes the reply to a message, which is a pong or nothing. Who sent it the client has verified.
+func (h *Host) replied(peer mirror.Server, body []byte) error {
+	if len(body) == 0 {
+		return nil
+	}
+	m, err := mirror.DecodeMessage(body)
+	switch {
+	case err != nil:
+		return fmt.Errorf("reply of %s cannot be read: %w", peer, err)
+	case m.From != peer || m.To != h.cfg.Self || m.Kind != mirror.MessagePong:
+		return fmt.Errorf("%s replied with a %s from %s to %s, which is no pong to us", peer, m.Kind, m.From, m.To)
+	}
+	h.counts.received(m.From, len(body))
+	h.Tell(mirror.Event{Kind: mirror.EventReceived, Message: m}) // one that finds no place is lost
+	return nil
 }

@@ -25,6 +25,7 @@ type ClientConfig struct {
 	Addr        string   // of the peer, host:port
 	Credentials Credentials
 	Timeout     time.Duration // of one Send, connecting included; 5 s
+	Idle        time.Duration // how long a connection without messages is kept; 60 s
 	Logger      *slog.Logger  // nil: nothing is logged
 	// Dial connects, where another way than TCP is wanted: a Unix socket, a simulated network. Its context ends with
 	// the connecting.
@@ -34,7 +35,8 @@ type ClientConfig struct {
 const (
 	// connectTime bounds connecting and logging in, for when Timeout is longer.
 	connectTime = 5 * time.Second
-	// idleTime is shorter than a server's, so that a message rarely meets a connection that is just being closed.
+	// idleTime, the default, is shorter than a server's, so that a message rarely meets a connection that is just being
+	// closed.
 	idleTime = 60 * time.Second
 	// maxConnections to one server. A message that waits for a slow answer must not hold up the next ping.
 	maxConnections = 4
@@ -59,18 +61,35 @@ type Client struct {
 }
 
 // NewClient makes a Client; it does not connect. It refuses credentials that are not those of cfg.Self.
-func NewClient(cfg ClientConfig) (*Client, error) {
-	c, err := newClient(cfg)
+func NewClient(cfg ClientConfig) (*Client, error) { return makeClient(cfg, nil) }
+
+// NewClient makes a Client of a session that is registered: cfg.Self is that session's, and its credentials, which both
+// then hold once, are used instead of those of cfg.
+func (s *Server) NewClient(cfg ClientConfig) (*Client, error) {
+	found := s.session(cfg.Self.Session)
+	if found == nil || found.self != cfg.Self {
+		return nil, fmt.Errorf("endpoint: client of %s: %s is not registered", cfg.Peer, cfg.Self)
+	}
+	cfg.Domain, cfg.Credentials = s.domain, Credentials{Plaintext: s.plaintext}
+	if found.own != nil {
+		cfg.Credentials = found.own.credentials
+	}
+	return makeClient(cfg, found.own)
+}
+
+func makeClient(cfg ClientConfig, own *source) (*Client, error) {
+	c, err := newClient(cfg, own)
 	if err != nil {
 		return nil, fmt.Errorf("endpoint: client of %s: %w", cfg.Peer, err)
 	}
 	return c, nil
 }
 
-func newClient(cfg ClientConfig) (*Client, error) {
+// newClient makes a client that shares own, or has credentials for itself where that is nil.
+func newClient(cfg ClientConfig, own *source) (*Client, error) {
 	domain, err := domainOrDefault(cfg.Domain)
 	cfg.Domain = domain
-	cfg.Timeout = cmp.Or(cfg.Timeout, 5*time.Second)
+	cfg.Timeout, cfg.Idle = cmp.Or(cfg.Timeout, 5*time.Second), cmp.Or(cfg.Idle, idleTime)
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	if err := errors.Join(err, cfg.validate()); err != nil {
 		return nil, err
@@ -80,13 +99,15 @@ func newClient(cfg ClientConfig) (*Client, error) {
 			return new(net.Dialer).DialContext(ctx, "tcp", addr)
 		}
 	}
-	c := &Client{cfg: cfg, opening: make(chan struct{}, maxOpening)}
+	c := &Client{cfg: cfg, own: own, opening: make(chan struct{}, maxOpening)}
 	if cfg.Credentials.Plaintext {
 		cfg.Logger.Warn("connections without TLS: identities are unauthenticated",
 			"session", cfg.Self.Session, "role", string(cfg.Self.Role), "peer", string(cfg.Peer.Role))
 	} else {
-		if c.own, err = newSource(cfg.Credentials, cfg.Self, domain, cfg.Logger); err != nil {
-			return nil, err
+		if own == nil {
+			if c.own, err = newSource(cfg.Credentials, cfg.Self, domain, cfg.Logger); err != nil {
+				return nil, err
+			}
 		}
 		c.verifier = newVerifier(c.own, domain, x509.ExtKeyUsageServerAuth, cfg.Peer)
 		c.mu.used = c.own.material()
@@ -103,8 +124,8 @@ func (cfg ClientConfig) validate() error {
 		return err
 	case cfg.Self.Session != cfg.Peer.Session || cfg.Self.Role == cfg.Peer.Role:
 		return fmt.Errorf("%s and %s are not two servers of one session", cfg.Self, cfg.Peer)
-	case cfg.Timeout < 0:
-		return errors.New("Timeout is negative")
+	case cfg.Timeout < 0 || cfg.Idle < 0:
+		return errors.New("Timeout or Idle is negative")
 	case addrErr != nil:
 		return fmt.Errorf("Addr is not host:port: %w", addrErr)
 	case cfg.Credentials.Plaintext && cfg.Dial == nil && !isLoopback(cfg.Addr):
@@ -122,7 +143,7 @@ func (c *Client) newTransport() *http.Transport {
 		DisableCompression:     true,
 		MaxConnsPerHost:        maxConnections,
 		MaxIdleConnsPerHost:    maxConnections,
-		IdleConnTimeout:        idleTime,
+		IdleConnTimeout:        c.cfg.Idle,
 		MaxResponseHeaderBytes: 8 << 10,
 		Protocols:              protocols,
 	}

@@ -81,6 +81,26 @@ func TestMessageAndReply(t *testing.T) {
 	require.False(t, ok)
 }
 
+// Goal: the client of a registered session sends under that session's identity without credentials of its own.
+func TestClientOfARegisteredSession(t *testing.T) {
+	s := tcpSite(t, Limits{})
+	sender, err := NewServer(ServerConfig{})
+	require.NoError(t, err)
+	cfg := ClientConfig{Self: id(Witness), Peer: id(PartnerA), Addr: s.addr}
+	_, err = sender.NewClient(cfg)
+	require.ErrorContains(t, err, "is not registered")
+	require.NoError(t, sender.Register(SessionConfig{Self: id(Witness), Credentials: s.ca.credentials(t, id(Witness)), Handler: s.echo}))
+	c, err := sender.NewClient(cfg)
+	require.NoError(t, err)
+	defer c.Close()
+	reply, err := c.Send(t.Context(), "vote", nil)
+	require.NoError(t, err)
+	require.Equal(t, "witness says vote: ", string(reply))
+	cfg.Self = id(PartnerB)
+	_, err = sender.NewClient(cfg)
+	require.ErrorContains(t, err, "is not registered", "of the same session, but somebody else")
+}
+
 func TestConcurrentMessages(t *testing.T) {
 	s := tcpSite(t, Limits{})
 	c := s.client(t, Witness)
