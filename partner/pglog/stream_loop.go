@@ -47,6 +47,8 @@ type readLoop struct {
 	heard      time.Time
 	rest       *time.Timer
 	asked      time.Time // when the server was asked for a sign of life; zero if it was heard since
+
+	readBy, writeBy time.Time // deadlines of the connection, as last set
 }
 
 func newReadLoop(s *Stream, log Log, conn net.Conn, start mirror.LSN) *readLoop {
@@ -361,7 +363,7 @@ func (l *readLoop) report(now time.Time, ask bool) error {
 	if err != nil {
 		return err
 	}
-	if err := l.conn.SetWriteDeadline(now.Add(l.cfg.Silence)); err != nil {
+	if err := l.limitWrite(now); err != nil {
 		return fmt.Errorf("report position: %w", err)
 	}
 	crashpoint.Hit(crashpoint.StatusUnsent)
@@ -377,7 +379,7 @@ func (l *readLoop) report(now time.Time, ask bool) error {
 // wait blocks until the server sends something or the next report is due. The end of ctx moves the deadline into the
 // past, so ctx is looked at after the deadline was set: either the one or the other is seen.
 func (l *readLoop) wait(ctx context.Context) error {
-	if err := l.conn.SetReadDeadline(l.reported.Add(l.cfg.StatusEvery)); err != nil {
+	if err := l.limitRead(); err != nil {
 		return fmt.Errorf("read the principal's log: %w", err)
 	}
 	if ctx.Err() != nil {
@@ -412,6 +414,25 @@ func (l *readLoop) pause(ctx context.Context) {
 	case <-ctx.Done():
 		l.rest.Stop()
 	}
+}
+
+// limitRead lets a read end when the next report is due, or before: a deadline that stands is moved when it has passed,
+// because moving it costs as much as the read.
+func (l *readLoop) limitRead() error {
+	if l.readBy.After(time.Now()) {
+		return nil
+	}
+	l.readBy = l.reported.Add(l.cfg.StatusEvery)
+	return l.conn.SetReadDeadline(l.readBy)
+}
+
+// limitWrite gives a write between half of StreamConfig.Silence and the whole.
+func (l *readLoop) limitWrite(now time.Time) error {
+	if l.writeBy.Sub(now) >= l.cfg.Silence/2 {
+		return nil
+	}
+	l.writeBy = now.Add(l.cfg.Silence)
+	return l.conn.SetWriteDeadline(l.writeBy)
 }
 
 // listen asks a server that has been silent for a sign of life, and gives it up when none comes. Both take half of

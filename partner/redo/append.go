@@ -52,6 +52,9 @@ func (q *Queue) Harden() (mirror.Position, error) {
 	if err := q.flush(); err != nil {
 		return mirror.Position{}, err
 	}
+	if err := q.fillAhead(); err != nil {
+		return mirror.Position{}, err
+	}
 	crashpoint.Hit(crashpoint.LogWritten)
 	if err := q.file.Sync(); err != nil {
 		return mirror.Position{}, q.fail("sync", q.path(), err)
@@ -108,6 +111,27 @@ func (q *Queue) write(b []byte) error {
 	return nil
 }
 
+// aheadBytes is how much of a segment is filled with zeros at a time.
+const aheadBytes = 256 << 10
+
+// fillAhead lays zeros where the next frames will stand. A sync of bytes that are there already need not write the
+// file's new size as well, which for a small commit is as much work again.
+func (q *Queue) fillAhead() error {
+	if q.written <= q.filled {
+		return nil
+	}
+	to := min(q.written+aheadBytes, q.start+Offset(q.cfg.SegmentBytes), Offset(q.oldest.Load())+Offset(q.cfg.MaxBytes))
+	q.filled = max(q.written, to)
+	if to <= q.written {
+		return nil
+	}
+	_, err := q.file.WriteAt(make([]byte, to-q.written), filePos(q.start, q.written))
+	if err != nil && !noSpace(err) { // without room for more than the log itself it goes on without
+		return q.fail("write", q.path(), err)
+	}
+	return nil
+}
+
 // makeRoom begins a new segment if a frame of the size does not fit in this one. The old one is synced first, so that
 // only the last segment can ever be torn.
 func (q *Queue) makeRoom(size int64) error {
@@ -132,7 +156,7 @@ func (q *Queue) makeRoom(size int64) error {
 // switchTo goes on in another segment.
 func (q *Queue) switchTo(next file, start Offset) error {
 	old, path := q.file, q.path()
-	q.file, q.start, q.fresh = next, start, true
+	q.file, q.start, q.filled, q.fresh = next, start, 0, true
 	if err := old.Close(); err != nil {
 		return q.fail("close", path, err)
 	}
@@ -204,7 +228,7 @@ func (q *Queue) cutUnhardened() error {
 			return q.fail("sync", q.path(), err)
 		}
 	}
-	q.buf, q.written, q.fresh, q.dirty = q.buf[:0], end, true, false
+	q.buf, q.written, q.filled, q.fresh, q.dirty = q.buf[:0], end, 0, true, false
 	q.history.restart(q.Hardened(), q.Chain())
 	return nil
 }

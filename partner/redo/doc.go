@@ -38,6 +38,9 @@
 // damage can pass as a torn tail. After a crash, damage to the very last harden looks like a torn tail, as it does in
 // every log; a caller who knows a position that was reported or redone must compare Hardened with it after Open.
 //
+// Behind the last frame of a segment zeros may stand: they are laid ahead so that a sync has no new size of the file to
+// write. They are no log, whatever a crash makes of them.
+//
 // Records of a transaction that never ended stay in the log: they were hardened, readers may have passed them, and the
 // next KindAttach makes them void.
 //

@@ -84,6 +84,7 @@ var (
 	errHeader     = errors.New("frame header has an impossible kind or length")
 	errPayloadSum = errors.New("frame payload does not match its checksum")
 	errShort      = errors.New("frame is longer than the file")
+	errBehind     = errors.New("something stands behind the last frame")
 )
 
 func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }

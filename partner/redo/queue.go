@@ -21,6 +21,7 @@ type Queue struct {
 	file    file     // the segment being written
 	start   Offset   // of its first frame
 	written Offset   // all before it was given to the system
+	filled  Offset   // up to here zeros stand behind it, if that is further
 	buf     []byte   // frames from written on
 	fresh   bool     // the next frame is the first of its harden
 	history *history // of all that was appended
@@ -134,6 +135,10 @@ func (q *Queue) Close() error {
 }
 
 func (q *Queue) seal() error {
+	// The seal is the last of the file: what was laid ahead must be gone from the disk before it is there.
+	if err := errors.Join(q.file.Truncate(filePos(q.start, q.written)), q.file.Sync()); err != nil {
+		return err
+	}
 	b := appendFrame(q.buf[:0], q.written, frame{kind: kindSeal, first: true})
 	if _, err := q.file.WriteAt(b, filePos(q.start, q.written)); err != nil {
 		return err

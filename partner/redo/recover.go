@@ -203,7 +203,12 @@ func (q *Queue) verifyFinished(s found, next Offset) error {
 	if err != nil {
 		return fmt.Errorf("open segment: %w", err)
 	}
-	end, err := q.verify(&window{file: f, start: s.start}, s)
+	w, whole := &window{file: f, start: s.start}, s
+	s.limit = min(s.limit, next)
+	end, err := q.verify(w, s)
+	if err == nil {
+		err = w.zeros(s.limit, whole.limit)
+	}
 	if isDamage(err) {
 		err = &CorruptError{Path: s.path, Offset: filePos(s.start, end), Why: err.Error()}
 	}

@@ -1,6 +1,7 @@
 package redo
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -85,9 +86,25 @@ func (w *window) firstOfHardenAfter(at, limit Offset) (Offset, bool, error) {
 	return 0, false, nil
 }
 
+// zeros returns errBehind, which isDamage, unless nothing but zeros stands from the offset to limit.
+func (w *window) zeros(at, limit Offset) error {
+	for at < limit {
+		n := min(windowSize, limit-at)
+		b, err := w.bytes(at, int(n), limit)
+		if err != nil {
+			return err
+		}
+		if bytes.Trim(b, "\x00") != nil {
+			return errBehind
+		}
+		at += n
+	}
+	return nil
+}
+
 // isDamage tells bytes that are wrong from a disk that does not answer.
 func isDamage(err error) bool {
-	for _, damage := range []error{errHeaderSum, errHeader, errPayloadSum, errShort} {
+	for _, damage := range []error{errHeaderSum, errHeader, errPayloadSum, errShort, errBehind} {
 		if errors.Is(err, damage) {
 			return true
 		}
