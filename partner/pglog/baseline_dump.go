@@ -159,12 +159,19 @@ func libpqEnv(environ []string, dsn Secret) ([]string, error) {
 	return env, nil
 }
 
+// parameters are those of a connection URL. As libpq reads them, and other than in a form, a plus sign is no blank.
+func parameters(u *url.URL) url.Values {
+	// What cannot be read is left out, as in url.URL.Query; parseDSN has found the whole to be valid.
+	all, _ := url.ParseQuery(strings.ReplaceAll(u.RawQuery, "+", "%2B"))
+	return all
+}
+
 // dsnWords reads the parameters of a connection string in either form, which parseDSN has found to be valid.
 func dsnWords(dsn string) map[string]string {
 	words := map[string]string{}
 	if strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://") {
 		if u, err := url.Parse(dsn); err == nil {
-			for name, values := range u.Query() {
+			for name, values := range parameters(u) {
 				words[name] = values[len(values)-1]
 			}
 		}

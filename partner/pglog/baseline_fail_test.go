@@ -259,8 +259,8 @@ func testBaselineShowsNoSecret(t *testing.T, p *testPair) {
 
 func TestLibpqEnv(t *testing.T) {
 	for dsn, want := range map[string][]string{
-		"postgres://u:p%20w@h:99/d%20b?sslmode=disable&options=-c%20a%3Db&pool_max_conns=3": {
-			"HOME=/", "PGHOST=h", "PGPORT=99", "PGUSER=u", "PGDATABASE=d b", "PGPASSWORD=p w", "PGSSLMODE=disable", "PGOPTIONS=-c a=b"},
+		"postgres://u:p%20w@h:99/d%20b?sslmode=disable&options=-c%20a%3Db+c&pool_max_conns=3": {
+			"HOME=/", "PGHOST=h", "PGPORT=99", "PGUSER=u", "PGDATABASE=d b", "PGPASSWORD=p w", "PGSSLMODE=disable", "PGOPTIONS=-c a=b+c"},
 		`host=h user=u password='p\'w' dbname = d sslmode=disable channel_binding=disable`: {
 			"HOME=/", "PGHOST=h", "PGPORT=5432", "PGUSER=u", "PGDATABASE=d", "PGPASSWORD=p'w", "PGSSLMODE=disable",
 			"PGCHANNELBINDING=disable"},
