@@ -93,6 +93,14 @@ func (p *pair) startUp(s mirror.Server) {
 	require.Eventually(p.t, made.running.Load, 20*time.Second, 10*time.Millisecond)
 }
 
+// deaf is a backend whose database takes no streams.
+type deaf struct{ backend.Backend }
+
+func (d deaf) Open(ctx context.Context, env backend.Env) (backend.Database, error) {
+	database, err := d.Backend.Open(ctx, env)
+	return struct{ backend.Database }{database}, err
+}
+
 // TestStreamIsNotTaken: a stream to a backend that takes none ends at once.
 func TestStreamIsNotTaken(t *testing.T) {
 	t.Parallel()
@@ -102,6 +110,8 @@ func TestStreamIsNotTaken(t *testing.T) {
 		c.Establish, c.Witness = false, ""
 		if c.Self == mirror.PartnerA {
 			c.Backend = echoing{c.Backend, envs, nil}
+		} else {
+			c.Backend = deaf{c.Backend}
 		}
 	}
 	p.startUp(mirror.PartnerB)

@@ -31,7 +31,12 @@ var victims = []victim{
 // TestKill kills each process and each server, alone, at a random moment under load. Nothing acknowledged may be lost,
 // nothing redone twice, and both databases must be equal after the session has healed.
 func TestKill(t *testing.T) {
-	p := newPair(t)
+	newPair(t).killEach(*testflag.KillRuns)
+}
+
+// killEach kills each of the victims, that many times.
+func (p *pair) killEach(runs int) {
+	t := p.t
 	p.exec(mirror.PartnerA, ledgerTable)
 	for s := mirror.PartnerA; s <= mirror.Witness; s++ {
 		p.launch(s)
@@ -39,7 +44,7 @@ func TestKill(t *testing.T) {
 	principal := p.settle()
 	total, failovers := 0, 0
 	var slowest time.Duration
-	for run := range *testflag.KillRuns {
+	for run := range runs {
 		for _, v := range victims {
 			name := fmt.Sprintf("%s/%d", v.name, run+1)
 			before := principal
@@ -71,7 +76,7 @@ func TestKill(t *testing.T) {
 		}
 	}
 	fmt.Printf("kill runs=%d acknowledged=%d lost=0 duplicated=0 different=0 failovers=%d slowest_failover=%.1f s\n",
-		*testflag.KillRuns*len(victims), total, failovers, slowest.Seconds())
+		runs*len(victims), total, failovers, slowest.Seconds())
 }
 
 // run lets the load go on for a while.

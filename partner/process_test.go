@@ -52,6 +52,7 @@ type orders struct {
 	Self      mirror.Server
 	Dir       string
 	DSN, Peer string    // of the databases
+	Through   bool      // pglog.Config.ThroughPartner
 	Addr      [4]string // of the endpoints, as this program reaches them
 	Control   string
 	Establish bool
@@ -96,7 +97,7 @@ func (o orders) runServer(ctx context.Context, mux *http.ServeMux) error {
 		})
 		return w.run(ctx)
 	}
-	database, err := pglog.New(pglog.Config{DSN: pglog.Secret(o.DSN), PeerDSN: pglog.Secret(o.Peer)})
+	database, err := pglog.New(pglog.Config{DSN: pglog.Secret(o.DSN), PeerDSN: pglog.Secret(o.Peer), ThroughPartner: o.Through})
 	if err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ func metrics() []metric {
 	return []metric{
 		{"full", full(ordinaryDisk)},
 		{"slow-full", full(slowDisk)},
+		{"through", through},
 		{"off", off},
 		{"harden", harden},
 		{"catchup", catchUp},

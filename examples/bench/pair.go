@@ -24,19 +24,23 @@ type pair struct {
 
 // newPair mirrors what is at principal to mirrored, and returns when the session is SYNCHRONIZED.
 func (l *lab) newPair(ctx context.Context, d disk, profile string, principal, mirrored *pgtest.Server) (*pair, error) {
+	return l.newPairOf(ctx, d, trio.Config{Profile: profile}, principal, mirrored)
+}
+
+// newPairOf is newPair with more to say of the session.
+func (l *lab) newPairOf(ctx context.Context, d disk, cfg trio.Config, principal, mirrored *pgtest.Server) (*pair, error) {
 	p := &pair{pg: [3]*pgtest.Server{mirror.PartnerA: principal, mirror.PartnerB: mirrored}}
 	dir := filepath.Join(l.dir, fmt.Sprintf("session-%d", principal.Port()))
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
-	via, err := l.via(d)
-	if err != nil {
+	var err error
+	if cfg.Via, err = l.via(d); err != nil {
 		return nil, err
 	}
-	p.Trio, err = trio.New(trio.Config{
-		Dir: dir, Profile: profile, Via: via, DSN: [3]string{mirror.PartnerA: principal.DSN("app"), mirror.PartnerB: mirrored.DSN("app")},
-	})
-	if err != nil {
+	cfg.Dir = dir
+	cfg.DSN = [3]string{mirror.PartnerA: principal.DSN("app"), mirror.PartnerB: mirrored.DSN("app")}
+	if p.Trio, err = trio.New(cfg); err != nil {
 		return nil, err
 	}
 	l.atClose(p.Close)

@@ -13,6 +13,11 @@ type Config struct {
 	// DSN leads to the database that is mirrored, on this side; PeerDSN to the one on the other side, as reachable from
 	// here. Both roles must be superusers.
 	DSN, PeerDSN Secret
+	// ThroughPartner is for partners that do not reach each other's server, only each other. Everything, log included, goes
+	// by the connection between the two partners, each of which connects the other one to its own server. Of PeerDSN only
+	// role, password and database count; the role's way in is that of DSN: what pg_hba.conf says of connections from this
+	// machine. Set it on both sides.
+	ThroughPartner bool
 }
 
 // ErrConfig is wrapped by errors about a Config.
@@ -29,6 +34,12 @@ func (c Config) validate() error {
 		if err := dsn.value.CheckDSN(); err != nil {
 			return fmt.Errorf("%s: %w", dsn.name, err)
 		}
+	}
+	if c.ThroughPartner {
+		if err := checkLending(c.DSN); err != nil {
+			return fmt.Errorf("DSN: %w", err)
+		}
+		return nil
 	}
 	if c.DSN == c.PeerDSN {
 		return errors.New("DSN and PeerDSN lead to the same database: DSN is for this side, PeerDSN for the other")
@@ -51,11 +62,19 @@ func New(cfg Config) (*Backend, error) {
 
 // Open connects to the server of this side.
 func (b *Backend) Open(ctx context.Context, env backend.Env) (backend.Database, error) {
-	server, err := Dial(ctx, b.cfg.DSN, env.Short())
-	if err != nil {
+	d := &database{cfg: b.cfg, env: env}
+	if b.cfg.ThroughPartner {
+		if err := d.openTunnel(); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	if d.server, err = Dial(ctx, d.cfg.DSN, env.Short()); err != nil {
+		d.closeTunnel()
 		return nil, err
 	}
-	return &database{cfg: b.cfg, env: env, server: server, peer: &peer{dsn: b.cfg.PeerDSN, env: env}}, nil
+	d.peer = &peer{dsn: d.cfg.PeerDSN, env: env}
+	return d, nil
 }
 
 // Unreachable says what in the DSN, or at the server, has to change.

@@ -11,13 +11,15 @@ import (
 
 	"github.com/f19126b3/dbmirror/mirror"
 	"github.com/f19126b3/dbmirror/partner/backend"
+	"github.com/f19126b3/dbmirror/partner/pglog/tunnel"
 )
 
 // database is the database of this side as a backend.Database: what this package knows of PostgreSQL, in the words that
 // all backends share.
 type database struct {
-	cfg    Config
+	cfg    Config // with ThroughPartner, PeerDSN leads to the tunnel
 	env    backend.Env
+	tunnel *tunnel.Entrance // nil: the other side's server is reached by itself
 	server *Server
 	peer   *peer
 }
@@ -32,6 +34,7 @@ func (d *database) Peer() backend.Peer { return d.peer }
 func (d *database) Close() {
 	d.peer.close()
 	d.server.Close()
+	d.closeTunnel()
 }
 
 func (d *database) Ping(ctx context.Context) (backend.Health, error) {

@@ -26,7 +26,9 @@ func TestBadBackendConfig(t *testing.T) {
 		"unreadable DSN":     {func(c *Config) { c.DSN = "postgres://u:hidden@h:port/db" }, "DSN: the connection string (not shown) is not valid", "postgres://user@host:port/database"},
 		"unreadable PeerDSN": {func(c *Config) { c.PeerDSN = "host=h password=hidden port" }, "PeerDSN: the connection string", "key=value"},
 		"DSN of two servers": {func(c *Config) { c.DSN = "postgres://u:hidden@a,b/db" }, "names several servers", "name the one that is administered"},
-		"one database":       {func(c *Config) { c.PeerDSN = c.DSN }, "lead to the same database", "PeerDSN for the other"},
+		"lent without TLS": {func(c *Config) { c.DSN, c.ThroughPartner = "postgres://u:hidden@db/x?sslmode=require", true },
+			"without TLS, which sslmode forbids", "run the partner on the server's machine"},
+		"one database": {func(c *Config) { c.PeerDSN = c.DSN }, "lead to the same database", "PeerDSN for the other"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := good

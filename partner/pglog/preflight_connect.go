@@ -6,6 +6,8 @@ import (
 	"net"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/f19126b3/dbmirror/partner/pglog/tunnel"
 )
 
 // ConnectFinding turns the error of a failed connection to a server ("principal" or "mirror") into a fatal finding that
@@ -37,6 +39,9 @@ func connectCause(err error) string {
 
 // refusalCause explains an answer of the server. Its message names user, database or address, never a password.
 func refusalCause(refused *pgconn.PgError) string {
+	if refused.Code == tunnel.CodeNoWay {
+		return refused.Message
+	}
 	mend := ""
 	switch refused.Code {
 	case "28P01":

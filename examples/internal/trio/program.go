@@ -20,14 +20,15 @@ import (
 
 // settings are what a partner's or the witness's process is told, in a file.
 type settings struct {
-	Session      string
-	Self         mirror.Server
-	Dir          string
-	DSN, PeerDSN string    // of a partner
-	Addr         [4]string // of the endpoints, by mirror.Server
-	Operator     string    // address of a partner's page for its operator
-	Profile      string
-	Credentials  endpoint.Credentials
+	Session        string
+	Self           mirror.Server
+	Dir            string
+	DSN, PeerDSN   string // of a partner
+	ThroughPartner bool
+	Addr           [4]string // of the endpoints, by mirror.Server
+	Operator       string    // address of a partner's page for its operator
+	Profile        string
+	Credentials    endpoint.Credentials
 }
 
 // hidden is the first argument of a process that is one of the session's servers; the second names its settings.
@@ -101,7 +102,9 @@ func servePartner(ctx context.Context, s settings, pace host.Timing, logger *slo
 		return err
 	}
 	defer page.Close()
-	database, err := pglog.New(pglog.Config{DSN: pglog.Secret(s.DSN), PeerDSN: pglog.Secret(s.PeerDSN)})
+	database, err := pglog.New(pglog.Config{
+		DSN: pglog.Secret(s.DSN), PeerDSN: pglog.Secret(s.PeerDSN), ThroughPartner: s.ThroughPartner,
+	})
 	if err != nil {
 		return err
 	}

@@ -32,6 +32,8 @@ type Config struct {
 	Dir     string    // of everything that the three servers keep; it exists
 	Profile string    // how soon a silent server is given up; see [operator.Profile]
 	DSN     [3]string // of the mirrored database, by mirror.Server; the first is unused
+	// ThroughPartner sends log from partner to partner, see pglog.Config.
+	ThroughPartner bool
 	// Via is a command that runs the command behind it, in front of each process. Nil: none.
 	Via []string
 	// Heard is told each line that a process prints, from a goroutine of that process. Nil: nobody.
@@ -128,6 +130,7 @@ func (t *Trio) writeSettings() error {
 		set := settings{Session: t.session, Self: p, Dir: t.path(p, "d"), Addr: t.addr, Profile: t.cfg.Profile, Credentials: credentials}
 		if p.IsPartner() {
 			set.DSN, set.PeerDSN, set.Operator = t.cfg.DSN[p], t.cfg.DSN[p.Other()], string(t.page[p])
+			set.ThroughPartner = t.cfg.ThroughPartner
 		}
 		raw, err := json.Marshal(set)
 		if err != nil {

@@ -121,13 +121,17 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
+// unanswered is what a program hears whose connection ended before its server said anything.
+const unanswered = "the tunnel to the other side's server: the other partner ended the connection before its server answered, " +
+	"as it does while it starts or stops"
+
 // carry carries one connection. Its errors are for the program that made it, which hears of them.
 func (e *Entrance) carry(ctx context.Context, client net.Conn) {
 	server, err := e.dial(ctx)
 	if err != nil {
-		err = errors.Join(err, refuse(ctx, client, "the tunnel to the other side's server: "+err.Error()))
+		err = errors.Join(err, Refuse(ctx, client, "the tunnel to the other side's server: "+err.Error()))
 	} else {
-		err = join(ctx, client, server)
+		err = join(ctx, client, server, unanswered)
 	}
 	if err != nil {
 		e.logger.Debug("connection through the tunnel ended", "reason", err.Error())

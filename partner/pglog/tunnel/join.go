@@ -16,8 +16,8 @@ const (
 )
 
 // join passes bytes on between a client and a server until both directions have ended, either fails, or ctx ends. It
-// closes both.
-func join(ctx context.Context, client, server net.Conn) error {
+// closes both. A server that ends without a word is explained to the client where unanswered is not empty.
+func join(ctx context.Context, client, server net.Conn, unanswered string) error {
 	closeBoth := func() {
 		_ = client.Close() // what could not be passed on is lost with it, and the reader on that side knows
 		_ = server.Close()
@@ -27,37 +27,44 @@ func join(ctx context.Context, client, server net.Conn) error {
 	defer closeBoth()
 	sent := make(chan error, 1)
 	go func() {
-		err := pass(server, client)
+		_, err := pass(server, client)
+		if err == nil {
+			err = closeWrite(server)
+		}
 		if err != nil {
 			closeBoth()
 		}
 		sent <- err
 	}()
-	err := pass(client, server)
-	if err != nil {
+	said, err := pass(client, server)
+	if said == 0 && unanswered != "" {
+		err = errors.Join(err, sayNoWay(client, unanswered))
+	}
+	// Nothing that a client says after the end of its server matters to anybody.
+	if err = errors.Join(err, closeWrite(client), client.SetReadDeadline(time.Now().Add(linger))); err != nil {
 		closeBoth()
-	} else {
-		// Nothing that a client says after the end of its server matters to anybody.
-		err = client.SetReadDeadline(time.Now().Add(linger))
 	}
 	return errors.Join(err, <-sent)
 }
 
-// pass passes on what comes from one side until that ends, and then ends the direction on the other.
-func pass(to, from net.Conn) error {
+// pass passes on what comes from one side until that ends, and says how many bytes it was.
+func pass(to, from net.Conn) (passed int64, err error) {
 	buffer := make([]byte, bufferSize)
 	for {
 		n, err := from.Read(buffer)
 		if n > 0 {
+			passed += int64(n)
 			if _, err := to.Write(buffer[:n]); err != nil {
-				return err
+				return passed, err
 			}
 		}
 		switch {
 		case errors.Is(err, io.EOF):
-			return to.(interface{ CloseWrite() error }).CloseWrite()
+			return passed, nil
 		case err != nil:
-			return err
+			return passed, err
 		}
 	}
 }
+
+func closeWrite(conn net.Conn) error { return conn.(interface{ CloseWrite() error }).CloseWrite() }
