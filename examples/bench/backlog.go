@@ -72,15 +72,19 @@ func (b *backlog) position(ctx context.Context, sql string) (mirror.LSN, error) 
 
 // rewind makes the slot x where the backlog begins, and brings the other server back.
 func (b *backlog) rewind(ctx context.Context) error {
-	if err := until(ctx, b.principal, "SELECT count(*) = 0 FROM pg_replication_slots WHERE active"); err != nil {
-		return err
-	}
-	err := execute(ctx, b.principal, "SELECT pg_drop_replication_slot('x') FROM pg_replication_slots WHERE slot_name = 'x'",
-		"SELECT pg_copy_logical_replication_slot('base', 'x')")
-	if err != nil {
+	if err := b.rewindSlot(ctx); err != nil {
 		return err
 	}
 	return execute(ctx, b.other, append(append([]string{"TRUNCATE marker"}, b.reset...), "CHECKPOINT")...)
+}
+
+// rewindSlot is enough for who does not write to the other server.
+func (b *backlog) rewindSlot(ctx context.Context) error {
+	if err := until(ctx, b.principal, "SELECT count(*) = 0 FROM pg_replication_slots WHERE active"); err != nil {
+		return err
+	}
+	return execute(ctx, b.principal, "SELECT pg_drop_replication_slot('x') FROM pg_replication_slots WHERE slot_name = 'x'",
+		"SELECT pg_copy_logical_replication_slot('base', 'x')")
 }
 
 // native is how long PostgreSQL's own logical replication takes for the backlog.
@@ -98,7 +102,7 @@ func (b *backlog) native(ctx context.Context, sync bool) (time.Duration, error) 
 
 // bare is how long a reader takes that throws everything away.
 func (b *backlog) bare(ctx context.Context) (time.Duration, error) {
-	if err := b.rewind(ctx); err != nil {
+	if err := b.rewindSlot(ctx); err != nil {
 		return 0, err
 	}
 	begun := time.Now()
@@ -203,7 +207,7 @@ func (b *backlog) ours(ctx context.Context) (time.Duration, error) {
 
 // hardenOnly is how long hardening takes alone.
 func (b *backlog) hardenOnly(ctx context.Context) (time.Duration, error) {
-	if err := b.rewind(ctx); err != nil {
+	if err := b.rewindSlot(ctx); err != nil {
 		return 0, err
 	}
 	q, err := b.log()

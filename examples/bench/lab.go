@@ -67,6 +67,8 @@ func settings() map[string]string {
 	return map[string]string{
 		"shared_buffers": "512MB", "max_wal_size": "8GB", "checkpoint_timeout": "30min", "wal_level": "logical",
 		"max_wal_senders": "20", "max_replication_slots": "20", "full_page_writes": "on", "autovacuum": "on",
+		// A subscription that is made within five seconds of the last one would otherwise wait for the rest of them.
+		"wal_retrieve_retry_interval": "10ms",
 	}
 }
 

@@ -67,8 +67,49 @@ type truncation struct {
 type netChanges struct {
 	phases []*netPhase
 	rows   int // changes taken in
-	slab   []Value
+	memory netMemory
 	key    []byte
+}
+
+// netMemory is where the tuples of net changes are kept. It serves again for the next ones.
+type netMemory struct {
+	slabs [][]Value // the last one in use is at used-1
+	used  int
+}
+
+// slabValues is how many values a slab holds at least.
+const slabValues = 8192
+
+// take gives room for n values.
+func (m *netMemory) take(n int) Tuple {
+	if m.used == 0 || len(m.slabs[m.used-1])+n > cap(m.slabs[m.used-1]) {
+		if m.used < len(m.slabs) && cap(m.slabs[m.used]) < n {
+			m.slabs = m.slabs[:m.used]
+		}
+		if m.used == len(m.slabs) {
+			m.slabs = append(m.slabs, make([]Value, 0, max(slabValues, n)))
+		}
+		m.used++
+	}
+	slab := &m.slabs[m.used-1]
+	at := len(*slab)
+	*slab = (*slab)[:at+n]
+	return (*slab)[at : at+n : at+n]
+}
+
+// slabsKept bounds the memory that is kept for reuse.
+const slabsKept = 64
+
+// reuse gives back the memory of net changes that nobody needs any more.
+func (n *netChanges) reuse() netMemory {
+	m := n.memory
+	for i := range m.slabs[:m.used] {
+		clear(m.slabs[i]) // what the values point to is free
+		m.slabs[i] = m.slabs[i][:0]
+	}
+	m.slabs, m.used = m.slabs[:min(len(m.slabs), slabsKept)], 0
+	n.memory = netMemory{}
+	return m
 }
 
 // phase gives the phase that takes the next change.
@@ -238,12 +279,9 @@ func (n *netChanges) keep(row Tuple) Tuple {
 	if row == nil {
 		return nil
 	}
-	if len(n.slab)+len(row) > cap(n.slab) {
-		n.slab = make([]Value, 0, max(8192, len(row)))
-	}
-	at := len(n.slab)
-	n.slab = append(n.slab, row...)
-	return n.slab[at:len(n.slab):len(n.slab)]
+	kept := n.memory.take(len(row))
+	copy(kept, row)
+	return kept
 }
 
 // fillUnchanged takes the values that the stream did not send again from the old row, as far as that has them.

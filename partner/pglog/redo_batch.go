@@ -18,6 +18,7 @@ type redoBatch struct {
 	messages [][]byte // of a piece; those of whole transactions stay with them
 	net      netChanges
 	bytes    int64
+	flush    bool // its commit waits for the disk
 	// oneByOne is set when the changes cannot be combined; their order then tells what is wrong.
 	oneByOne bool
 	// before are the relations as they were before the batch, if it changed any.
@@ -127,6 +128,9 @@ func (s *redoSession) table(ctx context.Context, id uint32) (*redoTable, error) 
 	if r.table != nil {
 		return r.table, nil
 	}
+	if err := s.idle(); err != nil {
+		return nil, err
+	}
 	t, err := lookUpTable(ctx, s.conn, &r.relation)
 	if err != nil {
 		return nil, s.pipe.lost(err)
@@ -160,7 +164,7 @@ func (s *redoSession) combine(ctx context.Context, t *openTxn, message []byte) e
 	}
 	c, err := s.understand(ctx, t, message)
 	switch {
-	case err != nil && transient(err):
+	case err != nil && (transient(err) || errors.Is(err, errBehind)):
 		return err
 	case err != nil:
 		s.batch.oneByOne = true
@@ -172,6 +176,12 @@ func (s *redoSession) combine(ctx context.Context, t *openTxn, message []byte) e
 		s.batch.net.barrier()
 	}
 	return nil
+}
+
+// combineTxn adds a transaction to the batch's net changes.
+func (s *redoSession) combineTxn(ctx context.Context, txn *openTxn) error {
+	s.batch.bytes += txn.size
+	return txn.eachHeld(func(message []byte) error { return s.combine(ctx, txn, message) })
 }
 
 // queueNet puts the net changes into the pipe. It returns false when a value does not fit its column.
@@ -256,8 +266,14 @@ func (s *redoSession) queueSet(ctx context.Context, t *redoTable, name string, s
 
 // prepared gives the name of a statement of the table, which is made the first time.
 func (s *redoSession) prepared(ctx context.Context, t *redoTable, name string, statement func() redoStatement) (string, error) {
+	if t.preparedIn != s.pipe.epoch {
+		t.prepared, t.preparedIn = nil, s.pipe.epoch
+	}
 	if have, ok := t.prepared[name]; ok {
 		return have, nil
+	}
+	if err := s.idle(); err != nil {
+		return "", err
 	}
 	made, err := s.pipe.prepare(ctx, statement())
 	if err != nil {

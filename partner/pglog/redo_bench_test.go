@@ -79,7 +79,7 @@ func (p *redoPair) rowByRow(end mirror.Position) {
 		s.readTo = after
 		if txn != nil {
 			require.NoError(p.t, s.redoOne(p.t.Context(), txn, false))
-			require.NoError(p.t, s.afterCommit(p.t.Context(), txn, false))
+			require.NoError(p.t, s.afterCommit(txn, false))
 			s.spool.recycle(txn)
 		}
 	}

@@ -12,42 +12,111 @@ import (
 	"github.com/f19126b3/dbmirror/partner/redo"
 )
 
-// redoBatch redoes the transactions that were collected, in one transaction here. If that fails for any reason but the
-// connection, they are redone one by one, each change a statement of its own in the principal's order: sets can fail
-// where the changes in their order do not, and otherwise this is how the one that cannot be redone is found.
+// redoBatch redoes the transactions that were collected, and those on their way before them, and waits for it.
 func (s *redoSession) redoBatch(ctx context.Context) error {
-	b := &s.batch
-	if len(b.txns) == 0 {
+	if err := s.startBatch(ctx); err != nil {
+		return err
+	}
+	return s.land(ctx)
+}
+
+// startBatch has the transactions that were collected redone, in one transaction here, while the next are read. It waits
+// for those before them.
+func (s *redoSession) startBatch(ctx context.Context) error {
+	if len(s.batch.txns) == 0 {
 		return nil
 	}
-	last := b.txns[len(b.txns)-1]
-	flush := s.flushNow()
-	if !b.oneByOne {
-		err := s.redoSets(ctx, flush)
-		if err == nil {
-			s.finish(b.txns...)
-			return s.afterCommit(ctx, last, flush)
+	if s.pipe.statements > maxStatements {
+		if err := s.land(ctx); err != nil {
+			return err
 		}
-		if !s.singlyMends(err) {
+		if err := s.boundStatements(ctx); err != nil {
 			return err
 		}
 	}
-	if err := s.startOver(ctx); err != nil {
+	queued, err := s.queueBatch(ctx)
+	if err != nil && !errors.Is(err, errBehind) {
 		return err
 	}
-	txns := b.txns
-	s.clearBatch()
-	for _, txn := range txns {
+	again := s.idle() != nil // what comes before failed, and landing it combines this anew
+	if err := s.land(ctx); err != nil {
+		return err
+	}
+	if again {
+		if queued, err = s.queueBatch(ctx); err != nil {
+			return err
+		}
+	}
+	if !queued {
+		return s.batchSingly(ctx)
+	}
+	s.launch(ctx, s.batch.flush, s.execute)
+	return nil
+}
+
+// queueBatch queues the batch by its net changes. It returns false, and queues nothing, when that is not possible.
+func (s *redoSession) queueBatch(ctx context.Context) (bool, error) {
+	b := &s.batch
+	from, end := s.redone, b.txns[len(b.txns)-1].end
+	if s.flight != nil {
+		from = s.flight.txns[len(s.flight.txns)-1].end
+	}
+	s.pipe.clear()
+	b.flush = s.flushNow()
+	s.open(from, end, b.flush)
+	ok, err := s.queueSets(ctx)
+	if ok {
+		s.queueDescribed(end.Seq)
+	}
+	return ok, err
+}
+
+// queueSets queues the net changes of what was collected. It returns false, and empties the queue, when that is not
+// possible: one by one shows why.
+func (s *redoSession) queueSets(ctx context.Context) (bool, error) {
+	var ok bool
+	var err error
+	if !s.batch.oneByOne {
+		ok, err = s.queueNet(ctx, &s.batch.net)
+	}
+	if ok && err == nil {
+		return true, nil
+	}
+	s.pipe.clear()
+	if err != nil && (transient(err) || errors.Is(err, errBehind)) {
+		return false, err
+	}
+	return false, nil
+}
+
+// batchSingly redoes the batch one by one, without having tried its net changes.
+func (s *redoSession) batchSingly(ctx context.Context) error {
+	if err := s.startOver(ctx, &s.batch); err != nil {
+		return err
+	}
+	txns := s.batch.txns
+	return s.redoSingly(ctx, txns, len(txns))
+}
+
+// redoSingly redoes the first of the transactions each by itself, each change a statement of its own. The others wait,
+// and keep their log.
+func (s *redoSession) redoSingly(ctx context.Context, txns []*openTxn, first int) error {
+	for i, txn := range txns[:first] {
+		s.batch = redoBatch{txns: txns[i+1:]}
 		flush := s.flushNow()
 		if err := s.redoOne(ctx, txn, flush); err != nil {
 			return err
 		}
 		s.redo.count(1, uint64(txn.size), uint64(txn.count), 0)
-		if err := s.afterCommit(ctx, txn, flush); err != nil {
+		if err := s.afterCommit(txn, flush); err != nil {
 			return err
 		}
 		s.spool.recycle(txn)
+		if err := s.boundStatements(ctx); err != nil {
+			return err
+		}
 	}
+	s.batch = redoBatch{}
 	return nil
 }
 
@@ -57,22 +126,6 @@ func (s *redoSession) flushNow() bool { return time.Since(s.flushedAt) >= flushE
 // singlyMends tells whether an error of a set may be one of the set only.
 func (s *redoSession) singlyMends(err error) bool {
 	return !transient(err) && !errors.Is(err, ErrRedoneElsewhere)
-}
-
-// redoSets redoes the whole batch by its net changes.
-func (s *redoSession) redoSets(ctx context.Context, flush bool) error {
-	b := &s.batch
-	s.open(s.redone, b.txns[len(b.txns)-1].end, flush)
-	ok, err := s.queueNet(ctx, &b.net)
-	if err != nil {
-		return s.rollback(ctx, err)
-	}
-	if !ok {
-		s.pipe.clear()
-		return errValue
-	}
-	s.queueDescribed(b.txns[len(b.txns)-1].end.Seq)
-	return s.commit(ctx)
 }
 
 // errValue stands for a value that is not what its column is here. One by one the server itself says so.
@@ -90,50 +143,45 @@ func (s *redoSession) finish(txns ...*openTxn) {
 }
 
 // afterCommit moves on past a transaction that is redone.
-func (s *redoSession) afterCommit(ctx context.Context, txn *openTxn, flush bool) error {
-	s.clearBatch()
+func (s *redoSession) afterCommit(txn *openTxn, flush bool) error {
 	s.redoneTo = s.keepFrom(txn.after)
 	s.committed(txn.end)
 	if flush {
-		if err := s.flushed(); err != nil {
-			return err
-		}
-	}
-	if s.pipe.statements > maxStatements {
-		return s.forgetTables(ctx)
+		return s.flushed()
 	}
 	return nil
 }
 
 // clearBatch begins an empty batch in the memory of the last one.
 func (s *redoSession) clearBatch() {
-	s.batch = redoBatch{net: netChanges{slab: s.batch.net.slab[:0], key: s.batch.net.key}}
+	s.batch = redoBatch{net: netChanges{memory: s.batch.net.reuse()}}
 }
 
 // maxStatements bounds the prepared statements on the server, which take memory there.
 const maxStatements = 1000
 
-// startOver brings the tables back to what they were before the batch, to be looked up anew: that a set failed may come
-// from a change of schema here.
-func (s *redoSession) startOver(ctx context.Context) error {
-	if s.batch.before != nil {
-		s.relations = s.batch.before
-		s.batch.before = nil
+// boundStatements forgets the prepared statements when they are too many. Nothing may be queued.
+func (s *redoSession) boundStatements(ctx context.Context) error {
+	if s.pipe.statements <= maxStatements {
+		return nil
 	}
-	s.batch.described = nil
-	return s.forgetTables(ctx)
+	return s.pipe.deallocate(ctx)
 }
 
-// forgetTables drops what is known of the local tables, and the statements prepared for them.
-func (s *redoSession) forgetTables(ctx context.Context) error {
+// startOver brings the tables back to what they were before the batches, the first of which failed, to be looked up anew:
+// that a set failed may come from a change of schema here.
+func (s *redoSession) startOver(ctx context.Context, batches ...*redoBatch) error {
+	s.pipe.clear()
+	for i := len(batches) - 1; i >= 0; i-- {
+		if before := batches[i].before; before != nil {
+			s.relations = before
+		}
+		batches[i].before, batches[i].described = nil, nil
+	}
 	for id, r := range s.relations {
 		s.relations[id] = &redoRelation{relation: r.relation, message: r.message}
 	}
-	if _, err := s.conn.PgConn().Exec(ctx, "DEALLOCATE ALL").ReadAll(); err != nil {
-		return fmt.Errorf("forget prepared statements: %w", s.pipe.lost(err))
-	}
-	s.pipe.statements = 0
-	return nil
+	return s.pipe.deallocate(ctx)
 }
 
 // queueDescribed keeps the tables that the transactions described, with the position.
@@ -197,6 +245,7 @@ func (s *redoSession) queueTruncate(t *truncation) {
 
 // poison rolls back a transaction that cannot be redone and makes the error that names it.
 func (s *redoSession) poison(ctx context.Context, txn *openTxn, err error) error {
+	s.pipe.clear()
 	err = s.rollback(ctx, s.elsewhere(err))
 	if !s.singlyMends(err) {
 		return err
@@ -207,6 +256,7 @@ func (s *redoSession) poison(ctx context.Context, txn *openTxn, err error) error
 // redoLarge redoes one transaction that is too large for memory, piece by piece in one transaction here.
 func (s *redoSession) redoLarge(ctx context.Context, txn *openTxn) error {
 	s.open(s.redone, txn.end, true)
+	s.pipe.command(beginPiece)
 	err := s.elsewhere(s.pipe.run(ctx))
 	if err == nil {
 		crashpoint.Hit(crashpoint.RedoBegun)
@@ -216,87 +266,16 @@ func (s *redoSession) redoLarge(ctx context.Context, txn *openTxn) error {
 		err = s.commit(ctx)
 	}
 	if err != nil {
+		s.abandon()
 		return s.poison(ctx, txn, err)
 	}
 	s.finish(txn)
 	s.current = nil
-	return s.afterCommit(ctx, txn, true)
-}
-
-func (s *redoSession) redoPieces(ctx context.Context, txn *openTxn) error {
-	take := func(message []byte) error {
-		s.batch.messages = append(s.batch.messages, message)
-		s.batch.bytes += int64(len(message))
-		if err := s.combine(ctx, txn, message); err != nil {
-			return err
-		}
-		if len(s.batch.messages) >= s.cfg.BatchRows || s.batch.bytes >= s.cfg.BatchBytes {
-			return s.redoPiece(ctx, txn)
-		}
-		return nil
-	}
-	each := txn.eachHeld
-	if txn.spilled {
-		each = func(call func([]byte) error) error { return s.eachLogged(ctx, txn, call) }
-	}
-	if err := each(take); err != nil {
-		return err
-	}
-	return s.redoPiece(ctx, txn)
-}
-
-// redoPiece redoes what was collected of a large transaction: by its net changes, or else one by one.
-func (s *redoSession) redoPiece(ctx context.Context, txn *openTxn) error {
-	b := &s.batch
-	if len(b.messages) == 0 {
-		return nil
-	}
-	s.pipe.command("SAVEPOINT dbmirror_piece")
-	err := s.pieceSets(ctx)
-	if err != nil && !s.singlyMends(err) {
-		return err
-	}
-	if err != nil {
-		s.pipe.clear()
-		s.pipe.command("ROLLBACK TO SAVEPOINT dbmirror_piece")
-		if err := s.pipe.run(ctx); err != nil {
-			return err
-		}
-		if err := s.pieceSingly(ctx, txn); err != nil {
-			return err
-		}
-	}
-	s.pipe.command("RELEASE SAVEPOINT dbmirror_piece")
-	s.queueDescribed(txn.end.Seq)
 	s.clearBatch()
-	return crashpoint.After(crashpoint.RedoPiece, s.pipe.run(ctx))
-}
-
-// pieceSets runs the savepoint that is queued, and the piece's net changes.
-func (s *redoSession) pieceSets(ctx context.Context) error {
-	if err := s.pipe.run(ctx); err != nil || s.batch.oneByOne {
-		return errors.Join(err, errValue)
-	}
-	ok, err := s.queueNet(ctx, &s.batch.net)
-	if err == nil && !ok {
-		err = errValue
-	}
-	if err != nil {
+	if err := s.afterCommit(txn, true); err != nil {
 		return err
 	}
-	return s.pipe.run(ctx)
-}
-
-func (s *redoSession) pieceSingly(ctx context.Context, txn *openTxn) error {
-	if err := s.startOver(ctx); err != nil {
-		return err
-	}
-	for _, message := range s.batch.messages {
-		if err := s.one(ctx, txn, message); err != nil {
-			return err
-		}
-	}
-	return s.pipe.run(ctx)
+	return s.boundStatements(ctx)
 }
 
 // skipOver leaves out a transaction by command. The tables that it describes are taken in: they are not described again.
@@ -319,7 +298,8 @@ func (s *redoSession) skipOver(ctx context.Context, txn *openTxn) error {
 		each = func(call func([]byte) error) error { return s.eachLogged(ctx, txn, call) }
 	}
 	if err := each(take); err != nil {
-		return s.rollback(ctx, err)
+		s.pipe.clear()
+		return err
 	}
 	s.queueDescribed(txn.end.Seq)
 	if err := s.commit(ctx); err != nil {
@@ -327,7 +307,8 @@ func (s *redoSession) skipOver(ctx context.Context, txn *openTxn) error {
 	}
 	s.skipped++
 	s.current = nil
-	return s.afterCommit(ctx, txn, true)
+	s.clearBatch()
+	return s.afterCommit(txn, true)
 }
 
 // eachLogged reads a transaction from the log again and calls for each of its messages, whose bytes it copies.

@@ -14,8 +14,11 @@ type redoPipe struct {
 	conn       *pgconn.PgConn
 	items      []pipeItem
 	statements int // prepared on the server
+	epoch      int // rises when they are all forgotten
 	names      int // given out so far
 	bytes      int
+	buffer     []byte // holds the values of items
+	spare      []byte // for the next buffer
 }
 
 // pipeItem is one statement of a pipe.
@@ -67,14 +70,29 @@ func (p *redoPipe) text(sql string, want int64, params ...string) {
 // clear empties the queue.
 func (p *redoPipe) clear() {
 	clear(p.items)
-	p.items, p.bytes = p.items[:0], 0
+	p.items, p.buffer, p.bytes = p.items[:0], p.buffer[:0], 0
 }
+
+// take empties the queue and gives away what was in it, with the memory that it is in.
+func (p *redoPipe) take() ([]pipeItem, []byte) {
+	items, buffer := p.items, p.buffer
+	p.items, p.buffer, p.bytes = nil, p.spare, 0
+	p.spare = nil
+	return items, buffer
+}
+
+// reuse takes back memory that was given away.
+func (p *redoPipe) reuse(buffer []byte) { p.spare = buffer[:0] }
 
 // run sends what is queued and empties the queue. It returns a *pipeError for the first statement that failed or did not
 // change what it must.
 func (p *redoPipe) run(ctx context.Context) error {
 	defer p.clear()
-	items := p.items
+	return p.send(ctx, p.items)
+}
+
+// send is run for statements that are not in the queue. The queue may be added to meanwhile.
+func (p *redoPipe) send(ctx context.Context, items []pipeItem) error {
 	for len(items) > 0 {
 		n := 0
 		for n < len(items) && items[n].copied == nil {
@@ -155,15 +173,27 @@ func (p *redoPipe) prepare(ctx context.Context, s redoStatement) (string, error)
 	return name, nil
 }
 
+// deallocate drops the prepared statements. Nothing that names one may be queued.
+func (p *redoPipe) deallocate(ctx context.Context) error {
+	if _, err := p.conn.Exec(ctx, "DEALLOCATE ALL").ReadAll(); err != nil {
+		return fmt.Errorf("forget prepared statements: %w", p.lost(err))
+	}
+	p.statements = 0
+	p.epoch++
+	return nil
+}
+
 // appendSet queues a statement over arrays: one parameter for each column, taken from the rows. It returns false when a
 // value cannot be what the column is.
 func (p *redoPipe) appendSet(name string, t *redoTable, columns []int, rows []Tuple) bool {
 	item := pipeItem{name: name, want: int64(len(rows)), params: make([][]byte, len(columns)), formats: make([]int16, len(columns))}
 	for n, c := range columns {
+		at := len(p.buffer)
 		var ok bool
-		if item.params[n], ok = appendArray(nil, &t.columns[c], rows, c); !ok {
+		if p.buffer, ok = appendArray(p.buffer, &t.columns[c], rows, c); !ok {
 			return false
 		}
+		item.params[n] = p.buffer[at:len(p.buffer):len(p.buffer)]
 		item.formats[n] = t.columns[c].form.format()
 	}
 	p.add(item)
@@ -172,9 +202,9 @@ func (p *redoPipe) appendSet(name string, t *redoTable, columns []int, rows []Tu
 
 // appendCopy queues the rows as a COPY.
 func (p *redoPipe) appendCopy(t *redoTable, rows []Tuple) {
-	var b []byte
+	at := len(p.buffer)
 	for _, row := range rows {
-		b = appendCopyRow(b, t.written, row)
+		p.buffer = appendCopyRow(p.buffer, t.written, row)
 	}
-	p.add(pipeItem{sql: t.copyIn(), copied: b, want: int64(len(rows))})
+	p.add(pipeItem{sql: t.copyIn(), copied: p.buffer[at:len(p.buffer):len(p.buffer)], want: int64(len(rows))})
 }

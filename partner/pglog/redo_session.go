@@ -27,6 +27,8 @@ type redoSession struct {
 	relations map[uint32]*redoRelation
 	seq       mirror.RoleSeq // whose principal described them
 	batch     redoBatch
+	flight    *redoFlight // the batch before it, which the server is redoing
+	spare     netMemory   // for the next batch
 
 	redone  mirror.Position // as the row has it
 	marked  mirror.Position // known to hold no transaction up to here
@@ -190,7 +192,13 @@ func (s *redoSession) readRelations(ctx context.Context) error {
 func (s *redoSession) run(ctx context.Context) error {
 	reader := s.queue.NewReader(0)
 	defer reader.Close() // it only reads: what Close says changes nothing
+	defer s.abandon()
 	for {
+		if !reader.Ready() {
+			if err := s.land(ctx); err != nil {
+				return err
+			}
+		}
 		if !reader.Ready() && !(s.gather(ctx) && reader.Ready()) {
 			if err := s.settle(ctx); err != nil {
 				return err
@@ -289,7 +297,7 @@ func (s *redoSession) take(ctx context.Context, record redo.Record, after redo.O
 		s.marked = position
 	}
 	if txn == nil {
-		if len(s.batch.txns) == 0 {
+		if s.flight == nil && len(s.batch.txns) == 0 {
 			s.redoneTo = s.keepFrom(after)
 		}
 		return nil
@@ -312,6 +320,9 @@ func (s *redoSession) keepFrom(after redo.Offset) redo.Offset {
 	if s.current != nil {
 		after = min(after, s.current.first)
 	}
+	for _, txn := range s.batch.txns {
+		after = min(after, txn.first)
+	}
 	return s.spool.oldest(after)
 }
 
@@ -327,7 +338,7 @@ func (s *redoSession) changeRole(ctx context.Context, seq mirror.RoleSeq) error 
 
 // position is how far everything is redone: the row's, or the mark after it.
 func (s *redoSession) position() mirror.Position {
-	if len(s.batch.txns) == 0 && s.marked.Compare(s.redone) > 0 {
+	if s.flight == nil && len(s.batch.txns) == 0 && s.marked.Compare(s.redone) > 0 {
 		return s.marked
 	}
 	return s.redone
@@ -348,12 +359,15 @@ func (s *redoSession) add(ctx context.Context, txn *openTxn) error {
 	b := &s.batch
 	b.txns = append(b.txns, txn)
 	s.current = nil
-	b.bytes += txn.size
-	if err := txn.eachHeld(func(message []byte) error { return s.combine(ctx, txn, message) }); err != nil {
+	err := s.combineTxn(ctx, txn)
+	if errors.Is(err, errBehind) {
+		err = s.land(ctx) // and combines this one again
+	}
+	if err != nil {
 		return err
 	}
 	if len(b.txns) >= s.cfg.BatchTransactions || b.net.rows >= s.cfg.BatchRows || b.bytes >= s.cfg.BatchBytes {
-		return s.redoBatch(ctx)
+		return s.startBatch(ctx)
 	}
 	return nil
 }
@@ -427,11 +441,17 @@ func (s *redoSession) open(from, to mirror.Position, flush bool) {
 
 // commit sends what is queued, and the commit once all of it did what it must.
 func (s *redoSession) commit(ctx context.Context) error {
-	err := s.pipe.run(ctx)
+	defer s.pipe.clear()
+	return s.execute(ctx, s.pipe.items)
+}
+
+// execute runs the statements of a transaction, and its commit once all of them did what they must. It uses nothing but
+// the connection.
+func (s *redoSession) execute(ctx context.Context, items []pipeItem) error {
+	err := s.pipe.send(ctx, items)
 	if err == nil {
 		crashpoint.Hit(crashpoint.RedoRows)
-		s.pipe.command("COMMIT")
-		err = crashpoint.After(crashpoint.RedoCommitted, s.pipe.run(ctx))
+		err = crashpoint.After(crashpoint.RedoCommitted, s.pipe.send(ctx, []pipeItem{{sql: "COMMIT", want: -1}}))
 	}
 	if err != nil {
 		return s.rollback(ctx, s.elsewhere(err))
@@ -451,7 +471,6 @@ func (s *redoSession) elsewhere(err error) error {
 
 // rollback ends a failed transaction and gives back why it failed, or why it could not be ended.
 func (s *redoSession) rollback(ctx context.Context, why error) error {
-	s.pipe.clear()
 	if s.conn.IsClosed() || s.conn.PgConn().TxStatus() == 'I' {
 		return why
 	}

@@ -31,8 +31,10 @@ type redoTable struct {
 	// localColumns is true when the table here has columns that the stream does not know. Their values must survive an
 	// update, so a key change must not become a delete and an insert.
 	localColumns bool
-	// prepared are the names of the statements that the connection has for this table.
-	prepared map[string]string
+	// prepared are the names of the statements that the connection has for this table, if it was in that epoch of the
+	// connection's statements.
+	prepared   map[string]string
+	preparedIn int
 }
 
 // redoColumn is a column of the stream as it is here.
