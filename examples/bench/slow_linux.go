@@ -107,10 +107,21 @@ func delay(filter int) {
 				_ = control(filter, unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&a)) // who was killed meanwhile needs no answer
 			})
 		case unix.EINTR:
+		case unix.ENOENT: // the sync was interrupted before it was fetched, and will be tried again; or nobody is left
+			if unattended(filter) {
+				return
+			}
 		default:
 			return
 		}
 	}
+}
+
+// unattended says whether nobody runs under a filter any more.
+func unattended(filter int) bool {
+	state := []unix.PollFd{{Fd: int32(filter), Events: unix.POLLIN}}
+	_, err := unix.Poll(state, 0)
+	return err == nil && state[0].Revents&unix.POLLHUP != 0
 }
 
 func control(fd int, request uintptr, argument unsafe.Pointer) error {
