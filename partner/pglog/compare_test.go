@@ -61,11 +61,15 @@ func testCompareSeesAll(t *testing.T, p *testPair) {
 	a, b := d.a, dial(t, d.mirror)
 	for _, conn := range []*pgx.Conn{a, b} {
 		script(t, conn, `CREATE TYPE mood AS ENUM ('fine', 'ill'); CREATE COLLATION blind (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
-			CREATE TABLE t (id int PRIMARY KEY, n int, b boolean, v text COLLATE blind, d numeric, m mood, at timestamptz, l bigint[])`)
+			CREATE TABLE t (id int PRIMARY KEY, n int, b boolean, v text COLLATE blind, d numeric, m mood, at timestamptz, l bigint[],
+				i bigint, c char(9) COLLATE blind, day date, y bytea, u uuid, w timestamp, s smallint)`)
 	}
 	script(t, b, `DROP TABLE t; DROP TYPE mood; CREATE TYPE other AS ENUM ('x'); CREATE TYPE mood AS ENUM ('fine', 'ill');
-		CREATE TABLE t (id int PRIMARY KEY, n int, b boolean, v text COLLATE blind, d numeric, m mood, at timestamptz, l bigint[])`)
-	const rows = `INSERT INTO t VALUES (1, 10, true, 'a', 1.0, 'fine', '2024-01-01Z', '{1}'), (2, 20, false, 'b', 2.0, 'ill', '2025-01-01Z', '{2}'), (3, NULL, NULL, NULL, NULL, NULL, NULL, NULL)`
+		CREATE TABLE t (id int PRIMARY KEY, n int, b boolean, v text COLLATE blind, d numeric, m mood, at timestamptz, l bigint[],
+				i bigint, c char(9) COLLATE blind, day date, y bytea, u uuid, w timestamp, s smallint)`)
+	const rows = `INSERT INTO t VALUES (1, 10, true, 'a', 1.0, 'fine', '2024-01-01Z', '{1}',
+			1, 'a', '2024-01-01', '\x01', '00000000-0000-0000-0000-000000000001', '2024-01-01', 1), (2, 20, false, 'b', 2.0, 'ill', '2025-01-01Z', '{2}',
+			2, 'b', '2025-01-01', '\x02', '00000000-0000-0000-0000-000000000002', '2025-01-01', 2); INSERT INTO t VALUES (3)`
 	script(t, a, rows)
 	script(t, b, rows)
 	comparison, err := Compare(ctx, a, b)
@@ -81,6 +85,14 @@ func testCompareSeesAll(t *testing.T, p *testPair) {
 		"UPDATE t SET m = 'ill' WHERE id = 1",
 		"UPDATE t SET at = at + interval '1 microsecond' WHERE id = 1",
 		"UPDATE t SET l = '[0:0]={1}' WHERE id = 1", // other bounds
+		"UPDATE t SET i = 4294967296 WHERE id = 1",  // 1 in the upper half
+		"UPDATE t SET i = n, n = i WHERE id = 1",    // values change places within a row
+		"UPDATE t SET c = 'A' WHERE id = 1",
+		"UPDATE t SET day = day + 1 WHERE id = 1",
+		"UPDATE t SET y = '\\x0100' WHERE id = 1",
+		"UPDATE t SET u = NULL WHERE id = 1",
+		"UPDATE t SET w = w + interval '1 microsecond' WHERE id = 1",
+		"UPDATE t SET s = -1 WHERE id = 1",
 	} {
 		script(t, b, change)
 		comparison, err = Compare(ctx, a, b)
