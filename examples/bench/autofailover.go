@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -291,12 +292,15 @@ func children(pid int) (found []int) {
 	return found
 }
 
-// freePort is a port of loopback that nobody listens on now.
+// freePort is a port of loopback that nobody listens on now. It lies below the ports that systems give to whoever asks
+// for any: a connection that took it before the server listens, or while the server is down, would keep the server away.
 func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000)))
+		if err == nil {
+			defer l.Close()
+			return l.Addr().(*net.TCPAddr).Port, nil
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return 0, errors.New("find a free port: none of 100 between 20000 and 32000 is free")
 }
