@@ -1,0 +1,29 @@
+package metrics
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// BenchmarkCollector gathers everything of one session, as a partner does, and of a thousand, as a witness may.
+func BenchmarkCollector(b *testing.B) {
+	for _, sessions := range []int{1, 1000} {
+		b.Run(fmt.Sprintf("sessions=%d", sessions), func(b *testing.B) {
+			sources := make([]Source, sessions)
+			for i := range sources {
+				sources[i] = principal()
+				sources[i].Session = fmt.Sprint(i)
+			}
+			registry := prometheus.NewRegistry()
+			registry.MustRegister(collector(sources...))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := registry.Gather(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
