@@ -165,6 +165,11 @@ func (db *DB) Close() error {
 // closeConnections closes all of them; the caller has the turn. Readers are waited for.
 func (db *DB) closeConnections(ctx context.Context) error {
 	var errs []error
+	defer func() {
+		for range errs {
+			db.readers <- nil // to be opened again; also when the rest could not be waited for
+		}
+	}()
 	for range db.cfg.Readers {
 		select {
 		case r := <-db.readers:
@@ -173,14 +178,12 @@ func (db *DB) closeConnections(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 	}
-	for range db.cfg.Readers {
-		db.readers <- nil
-	}
+	err := errors.Join(errs...)
 	if db.writer != nil {
-		errs = append(errs, db.writer.close())
+		err = errors.Join(err, db.writer.close())
 		db.writer = nil
 	}
-	return errors.Join(errs...)
+	return err
 }
 
 // take waits for the turn of the writer.
