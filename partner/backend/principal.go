@@ -46,7 +46,7 @@ type Gate interface {
 	Gate(ctx context.Context) (mirror.Gate, error)
 	// SetGate moves the gate, and returns when it is proven to be there: open, read-only or closed. Closing ends whatever
 	// clients do; one that is in the middle of something may finish it within grace. Rights are taken away before
-	// anything else is waited for. Closed and read-only survive a restart of the database; open may come back closed.
+	// anything else is waited for. A database that restarts is where it was put, or closed.
 	//
 	// It must work, and soon, while commits wait for a mirror that is gone.
 	SetGate(ctx context.Context, gate mirror.Gate, grace time.Duration) error

@@ -242,6 +242,7 @@ func restartAtEveryStep(r *rig) {
 		require.NoError(t, err)
 		require.LessOrEqual(t, after.Compare(before), 0)
 	}
+	r.b.readOnly()
 	f := r.b.follow(1, name)
 	f.catchUp()
 	r.a.holds()

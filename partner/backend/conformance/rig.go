@@ -45,7 +45,8 @@ type side struct {
 
 	taking struct {
 		sync.Mutex
-		ctx  context.Context // of the streams that are taken; nil: none are
+		by   backend.Acceptor // nil: streams are not taken
+		ctx  context.Context  // of those that are
 		end  context.CancelFunc
 		open sync.WaitGroup
 	}
@@ -118,16 +119,16 @@ func (s *side) open() {
 	s.db = db
 	s.taking.Lock()
 	defer s.taking.Unlock()
+	s.taking.by, _ = db.(backend.Acceptor)
 	s.taking.ctx, s.taking.end = context.WithCancel(context.Background())
 }
 
 // close does what a partner does that stops: the database stays as it is.
 func (s *side) close() {
 	s.taking.Lock()
-	s.taking.ctx = nil
-	end := s.taking.end
+	s.taking.by = nil
 	s.taking.Unlock()
-	end()
+	s.taking.end()
 	s.taking.open.Wait()
 	s.db.Close()
 	s.db = nil
@@ -166,16 +167,15 @@ func (s *side) acceptAll() {
 			return
 		}
 		s.taking.Lock()
-		ctx := s.taking.ctx
-		acceptor, takes := s.db.(backend.Acceptor)
-		if ctx == nil || !takes {
+		by, ctx := s.taking.by, s.taking.ctx
+		if by == nil {
 			s.taking.Unlock()
 			conn.Close()
 			continue
 		}
 		s.taking.open.Go(func() {
 			defer conn.Close()
-			_ = acceptor.Accept(ctx, conn) // why it ended is for the side that dialled to tell
+			_ = by.Accept(ctx, conn) // why it ended is for the side that dialled to tell
 		})
 		s.taking.Unlock()
 	}
@@ -194,6 +194,7 @@ func (s *side) gate(g mirror.Gate) {
 func (s *side) serve(seq mirror.RoleSeq, fork mirror.Position) backend.Reign {
 	t, ctx := s.r.t, s.r.ctx()
 	t.Helper()
+	require.NoError(t, s.db.WaitNone(ctx))
 	require.NoError(t, s.db.Prepare(ctx))
 	_, err := s.db.Reign(ctx, seq)
 	require.ErrorIs(t, err, backend.ErrNoReign)
@@ -211,7 +212,6 @@ func (s *side) serve(seq mirror.RoleSeq, fork mirror.Position) backend.Reign {
 	require.NoError(t, s.db.WriteReign(ctx, reign))
 	s.seeReign(reign, s.db.Reign)
 	s.seeReign(reign, s.other().db.Peer().Reign)
-	require.NoError(t, s.db.WaitNone(ctx))
 	s.gate(mirror.GateOpen)
 	return reign
 }
@@ -232,6 +232,8 @@ func (s *side) seed(seq mirror.RoleSeq) {
 	reign, err := s.db.Peer().Reign(ctx, seq)
 	require.NoError(t, err)
 	s.gate(mirror.GateClosed)
+	require.NoError(t, s.db.WaitRemove(ctx))
+	require.NoError(t, s.db.DropLogs(ctx))
 	require.NoError(t, s.db.Prepare(ctx))
 	seeded, err := s.db.Seed(ctx, reign, true)
 	require.NoError(t, err)
@@ -248,7 +250,15 @@ func (s *side) begin(at mirror.Position) {
 	found, err := s.db.Progress(s.r.ctx())
 	require.NoError(t, err)
 	require.Equal(t, at, found)
+	s.readOnly()
+}
+
+// readOnly is the gate of a mirror in service, which keeps nothing of a principal.
+func (s *side) readOnly() {
+	s.r.t.Helper()
 	s.gate(mirror.GateReadOnly)
+	require.NoError(s.r.t, s.db.WaitRemove(s.r.ctx()))
+	require.NoError(s.r.t, s.db.DropLogs(s.r.ctx()))
 }
 
 // do makes changes as a client, which must be acknowledged.

@@ -67,8 +67,6 @@ func (s *side) follows(own backend.Reign, fork mirror.Position, seq mirror.RoleS
 			err = undoer.Undo(ctx, own, fork.LSN)
 		}
 		if errors.Is(err, backend.ErrCannotUndo) {
-			require.NoError(t, s.db.WaitRemove(ctx))
-			require.NoError(t, s.db.DropLogs(ctx))
 			s.seed(seq)
 			return
 		}
@@ -79,8 +77,6 @@ func (s *side) follows(own backend.Reign, fork mirror.Position, seq mirror.RoleS
 		require.NoError(t, err)
 		require.True(t, kept)
 	}
-	require.NoError(t, s.db.WaitRemove(ctx))
-	require.NoError(t, s.db.DropLogs(ctx))
 	reign, err := s.db.Peer().Reign(ctx, seq)
 	require.NoError(t, err)
 	s.begin(mirror.Position{Seq: seq, LSN: reign.Start})
