@@ -133,5 +133,5 @@ func (s *redoSession) pieceSingly(ctx context.Context, txn *openTxn, pieces ...*
 	s.batch = redoBatch{}
 	s.pipe.command(endPiece)
 	s.pipe.command(beginPiece)
-	return crashpoint.After(crashpoint.RedoPiece, s.pipe.run(ctx))
+	return s.pipe.run(ctx)
 }
