@@ -23,7 +23,7 @@ const syncsArgument = "time-syncs"
 // TestMain lets the tests' binary be started again in the places of the program.
 func TestMain(m *testing.M) {
 	if settings, ok := trio.Child(os.Args); ok {
-		os.Exit(trio.RunProgram(settings))
+		os.Exit(trio.RunProgram(settings, inserts))
 	}
 	if status, ok := slowChild(os.Args); ok {
 		os.Exit(status)

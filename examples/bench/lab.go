@@ -20,7 +20,7 @@ import (
 type lab struct {
 	rounds   int
 	progress io.Writer
-	install  pgtest.Install
+	install  pgtest.Install // found when the first server is started
 	dir      string
 	fsync    float64 // microseconds that a sync takes
 	slow     *slowed // nil: the disk is as it is
@@ -29,16 +29,12 @@ type lab struct {
 	closers  []func() error // run in reverse, before the servers go
 }
 
-func newLab(ctx context.Context, rounds int, progress io.Writer) (*lab, error) {
-	install, err := pgtest.Find(ctx, progress)
-	if err != nil {
-		return nil, err
-	}
+func newLab(rounds int, progress io.Writer) (*lab, error) {
 	dir, err := os.MkdirTemp("", "dbmirror-bench-")
 	if err != nil {
 		return nil, fmt.Errorf("make directory: %w", err)
 	}
-	l := &lab{rounds: rounds, progress: progress, install: install, dir: dir}
+	l := &lab{rounds: rounds, progress: progress, dir: dir}
 	if l.fsync, err = syncMicroseconds(dir); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
@@ -74,6 +70,12 @@ func settings() map[string]string {
 
 // start starts servers at once, each of which keeps its data in a directory of that name.
 func (l *lab) start(ctx context.Context, d disk, names ...string) ([]*pgtest.Server, error) {
+	var err error
+	if l.install.Bin == "" {
+		if l.install, err = pgtest.Find(ctx, l.progress); err != nil {
+			return nil, err
+		}
+	}
 	install := l.install
 	if d == slowDisk {
 		if err := l.slowDown(); err != nil {

@@ -9,7 +9,7 @@
 //
 // The peers are PostgreSQL's own: logical replication, asynchronous and synchronous; physical replication; a bare reader
 // of the log; and pg_auto_failover where its programs are installed (Debian's packages pg-auto-failover-cli and
-// postgresql-15-auto-failover).
+// postgresql-15-auto-failover). An embedded pair is measured beside SQLite without mirroring.
 //
 // A row of the table: ours and the peer's figure, each the median of the rounds; the median of the ratios within a round,
 // and their spread; the goal and whether it is met; the rounds; what a sync took, in microseconds. Close everything else
@@ -32,7 +32,7 @@ import (
 
 func main() {
 	if settings, ok := trio.Child(os.Args); ok {
-		os.Exit(trio.RunProgram(settings))
+		os.Exit(trio.RunProgram(settings, inserts))
 	}
 	if status, ok := slowChild(os.Args); ok {
 		os.Exit(status)

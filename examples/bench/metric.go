@@ -33,6 +33,7 @@ func metrics() []metric {
 		{"step", step},
 		{"memory", memory},
 		{"witness", manySessions},
+		{"embedded", embedded},
 	}
 }
 
@@ -84,7 +85,7 @@ func run(ctx context.Context, chosen []metric, rounds int, progress io.Writer) (
 }
 
 func measure(ctx context.Context, m metric, rounds int, progress io.Writer) (rows []row, err error) {
-	l, err := newLab(ctx, rounds, progress)
+	l, err := newLab(rounds, progress)
 	if err != nil {
 		return nil, err
 	}

@@ -32,7 +32,7 @@ func (s *story) awaitCommits(ctx context.Context, more int) error {
 func (s *story) awaitService(ctx context.Context, p mirror.Server) (time.Time, error) {
 	var at time.Time
 	err := s.Await(ctx, func() (bool, string, error) {
-		at = s.load.acks.first(s.pg[p].Port())
+		at = s.load.acks.first(p)
 		return !at.IsZero(), fmt.Sprintf("no commit acknowledged by %s", p), nil
 	})
 	return at, err

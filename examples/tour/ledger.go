@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/jackc/pgx/v5"
+	"github.com/f19126b3/dbmirror/mirror"
 )
 
 // payment is the identity of a payment.
@@ -24,7 +24,7 @@ type found struct {
 type ledger struct {
 	acknowledged, unknown map[payment]bool
 	tickets               map[payment]int64
-	repeated              int64 // values of the sequence that were handed out more than once
+	repeated              int64 // tickets that were given more than once
 }
 
 // newLedger collects what the clients noted. They must have ended.
@@ -63,22 +63,17 @@ func newAudit() *audit {
 	return &audit{lost: map[payment]bool{}, duplicated: map[payment]bool{}, foreign: map[payment]bool{}, wrong: map[payment]bool{}}
 }
 
-// check looks for every payment on each server.
-func (b *ledger) check(ctx context.Context, servers map[string]*pgx.Conn) (*audit, error) {
+// check looks for every payment on both sides.
+func (b *ledger) check(ctx context.Context, db kind) (*audit, error) {
 	a := newAudit()
-	for name, conn := range servers {
-		there, err := payments(ctx, conn)
+	for p := mirror.PartnerA; p <= mirror.PartnerB; p++ {
+		there, balanced, err := db.payments(ctx, p)
 		if err != nil {
-			return nil, fmt.Errorf("look for payments on the server of %s: %w", name, err)
+			return nil, fmt.Errorf("look for payments at %s: %w", p, err)
 		}
 		b.compare(a, there)
-		var balanced bool
-		err = conn.QueryRow(ctx, "SELECT (SELECT sum(balance) FROM account) = (SELECT sum(amount) FROM payment)").Scan(&balanced)
-		if err != nil {
-			return nil, fmt.Errorf("balance the accounts on the server of %s: %w", name, err)
-		}
 		if !balanced {
-			a.unbalanced = append(a.unbalanced, name)
+			a.unbalanced = append(a.unbalanced, p.String())
 		}
 	}
 	return a, nil
@@ -98,28 +93,13 @@ func (b *ledger) compare(a *audit, there map[payment]found) {
 		if !b.acknowledged[p] && !b.unknown[p] {
 			a.foreign[p] = true
 		}
-		if f.ticket != b.tickets[p] {
+		if value, told := b.tickets[p]; told && f.ticket != value {
 			a.wrong[p] = true
 		}
 		if b.unknown[p] {
 			a.decided++
 		}
 	}
-}
-
-func payments(ctx context.Context, conn *pgx.Conn) (map[payment]found, error) {
-	rows, err := conn.Query(ctx, "SELECT client, number, count(*), max(ticket) FROM payment GROUP BY client, number")
-	if err != nil {
-		return nil, err
-	}
-	there := map[payment]found{}
-	var p payment
-	var f found
-	_, err = pgx.ForEachRow(rows, []any{&p.client, &p.number, &f.rows, &f.ticket}, func() error {
-		there[p] = f
-		return nil
-	})
-	return there, err
 }
 
 // verdict is nil when both servers hold exactly what was promised.
@@ -134,9 +114,9 @@ func (b *ledger) verdict(a *audit) error {
 	complain(len(a.duplicated), "payments are there more than once")
 	complain(len(a.foreign), "payments are there whose clients never sent COMMIT")
 	complain(len(a.wrong), "payments have another ticket than their clients were given")
-	complain(int(b.repeated), "values of the sequence were handed out again")
+	complain(int(b.repeated), "tickets were given to two payments")
 	for _, name := range a.unbalanced {
-		all = errors.Join(all, fmt.Errorf("on the server of %s the balances are not the sum of the payments", name))
+		all = errors.Join(all, fmt.Errorf("at %s the balances are not the sum of the payments", name))
 	}
 	return all
 }

@@ -2,22 +2,21 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/f19126b3/dbmirror/mirror"
 )
 
 // clients is how many write at the same time.
 const clients = 4
 
-// load are clients that write until they are stopped. They know both servers by one DSN and nothing of mirroring.
+// accounts is the number of rows in table account.
+const accounts = 1000
+
+// load are clients that write until they are stopped.
 type load struct {
 	acks    acks
 	clients [clients]*client
@@ -26,17 +25,18 @@ type load struct {
 }
 
 // startLoad starts the clients, at rate commits a second together.
-func startLoad(dsn string, rate int) (*load, error) {
-	cfg, err := pgx.ParseConfig(dsn)
-	if err != nil {
-		return nil, fmt.Errorf("start clients: %w", err)
-	}
+func startLoad(db kind, rate int) (*load, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &load{end: cancel}
 	for i := range l.clients {
-		c := &client{id: i, cfg: cfg.Copy(), acks: &l.acks, pause: time.Second * clients / time.Duration(rate)}
-		c.cfg.OnNotice = c.notice
-		l.clients[i] = c
+		p, err := db.payer(i)
+		if err != nil {
+			cancel()
+			return nil, err
+		}
+		l.clients[i] = &client{id: i, payer: p, acks: &l.acks, pause: time.Second * clients / time.Duration(rate)}
+	}
+	for _, c := range l.clients {
 		l.running.Go(func() { c.run(ctx.Done()) })
 	}
 	return l, nil
@@ -58,14 +58,43 @@ func (l *load) stop(ctx context.Context) error {
 	}
 }
 
+// payer is the connection of one client. One goroutine uses it.
+type payer interface {
+	connected() bool
+	connect() bool // tells whether it has found somebody who may serve
+	pay(order) receipt
+	hangUp()
+}
+
+// order is a payment to be made, with a number that is never used again.
+type order struct {
+	Client                  int
+	Number, Account, Amount int64
+}
+
+// receipt is what became of an order, as far as the client was told.
+type receipt struct {
+	fate   fate
+	by     mirror.Server // who acknowledged it
+	told   bool          // a ticket was given, committed or not
+	ticket int64
+}
+
+// fate is what a client knows of its payment.
+type fate uint8
+
+const (
+	abandoned    fate = iota // COMMIT was never sent, or answered by ROLLBACK
+	unknown                  // the answer to COMMIT did not come, or said that the mirror may not have it
+	acknowledged             // committed, and hardened at the mirror where the session is SYNCHRONIZED
+)
+
 // client is one connection's worth of payments. What it was promised is its own until it has ended.
 type client struct {
 	id      int
-	cfg     *pgx.ConnConfig
+	payer   payer
 	acks    *acks
 	pause   time.Duration // from one payment to the next
-	conn    *pgx.Conn
-	doubt   bool // the server said that it gave up waiting for the mirror
 	promise promises
 }
 
@@ -73,29 +102,25 @@ type client struct {
 type promises struct {
 	attempted    int64 // numbers below it
 	acknowledged []int64
-	unknown      []int64 // the answer to COMMIT did not come, or said that the mirror may not have it
-	abandoned    []int64 // COMMIT was never sent, or answered by ROLLBACK
+	unknown      []int64
+	abandoned    []int64
 	tickets      []ticket
 }
 
-// ticket is a value of the sequence that a client has seen, committed or not.
+// ticket is a number that the database has given to a payment.
 type ticket struct{ number, value int64 }
 
-const (
-	// patience is for everything but COMMIT: once that is sent, only the server can say what became of it.
-	patience = 5 * time.Second
-	// reconnect is the time between attempts to find the principal.
-	reconnect = 100 * time.Millisecond
-)
+// reconnect is the time between attempts to find the principal.
+const reconnect = 100 * time.Millisecond
 
 func (c *client) run(stopped <-chan struct{}) {
-	defer c.hangUp()
+	defer c.payer.hangUp()
 	pay, find := time.NewTicker(c.pause), time.NewTicker(reconnect)
 	defer pay.Stop()
 	defer find.Stop()
 	for {
 		next := pay
-		if c.conn == nil {
+		if !c.payer.connected() {
 			next = find
 		}
 		select {
@@ -103,91 +128,29 @@ func (c *client) run(stopped <-chan struct{}) {
 			return
 		case <-next.C:
 		}
-		if c.conn != nil || c.connect() {
+		if c.payer.connected() || c.payer.connect() {
 			c.pay()
 		}
 	}
 }
 
-func (c *client) connect() bool {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	conn, err := pgx.ConnectConfig(ctx, c.cfg)
-	if err == nil {
-		c.conn = conn
-	}
-	return err == nil // while nobody serves there is nothing to do but to try again
-}
-
-func (c *client) hangUp() {
-	if c.conn != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		c.conn.Close(ctx) // a broken connection is closed all the same
-		c.conn = nil
-	}
-}
-
-// notice hears what the server says beside its answers: a commit whose wait for the mirror was ended is acknowledged,
-// but only this server is known to have it.
-func (c *client) notice(_ *pgconn.PgConn, n *pgconn.Notice) {
-	if n.Code == "57P01" || n.Code == "01000" && strings.Contains(n.Message, "synchronous replication") {
-		c.doubt = true
-	}
-}
-
-// pay makes one payment with a number that is never used again, and notes what became of it.
+// pay makes one payment and notes what became of it.
 func (c *client) pay() {
 	number := c.promise.attempted
 	c.promise.attempted++
-	c.doubt = false
-	if err := c.write(number); err != nil {
-		c.promise.abandoned = append(c.promise.abandoned, number)
-		c.hangUp()
-		return
+	r := c.payer.pay(order{Client: c.id, Number: number, Account: 1 + (number*7919+int64(c.id))%accounts, Amount: 1 + number%100})
+	if r.told {
+		c.promise.tickets = append(c.promise.tickets, ticket{number, r.ticket})
 	}
-	// No deadline: a commit that is broken off here may still be done there.
-	tag, err := c.conn.Exec(context.Background(), "COMMIT")
-	switch {
-	case err == nil && tag.String() == "ROLLBACK":
-		c.promise.abandoned = append(c.promise.abandoned, number)
-	case err != nil || c.doubt:
-		c.promise.unknown = append(c.promise.unknown, number)
-		c.hangUp()
-	default:
+	switch r.fate {
+	case acknowledged:
 		c.promise.acknowledged = append(c.promise.acknowledged, number)
-		c.acks.add(c.port(), time.Now())
+		c.acks.add(r.by, time.Now())
+	case unknown:
+		c.promise.unknown = append(c.promise.unknown, number)
+	default:
+		c.promise.abandoned = append(c.promise.abandoned, number)
 	}
-}
-
-// write does everything of a payment but the commit.
-func (c *client) write(number int64) error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	if _, err := c.conn.Exec(ctx, "BEGIN"); err != nil {
-		return err
-	}
-	account, amount := 1+(number*7919+int64(c.id))%accounts, 1+number%100
-	var value int64
-	err := c.conn.QueryRow(ctx, "INSERT INTO payment (client, number, account, amount) VALUES ($1, $2, $3, $4) RETURNING ticket",
-		c.id, number, account, amount).Scan(&value)
-	if err != nil {
-		return err
-	}
-	c.promise.tickets = append(c.promise.tickets, ticket{number, value})
-	paid, err := c.conn.Exec(ctx, "UPDATE account SET balance = balance + $2 WHERE id = $1", account, amount)
-	if err == nil && paid.RowsAffected() != 1 {
-		err = errors.New("the account is missing")
-	}
-	return err
-}
-
-// port is that of the server that answered.
-func (c *client) port() int {
-	if addr, ok := c.conn.PgConn().Conn().RemoteAddr().(*net.TCPAddr); ok {
-		return addr.Port
-	}
-	return 0
 }
 
 // acks remembers which server acknowledged when. It may be used from any goroutine.
@@ -195,40 +158,37 @@ type acks struct {
 	count atomic.Int64
 	mu    struct {
 		sync.Mutex
-		first, last map[int]time.Time // by port
+		first, last [3]time.Time // by mirror.Server
 	}
 }
 
-func (a *acks) add(port int, at time.Time) {
+func (a *acks) add(by mirror.Server, at time.Time) {
 	a.count.Add(1)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.mu.first == nil {
-		a.mu.first, a.mu.last = map[int]time.Time{}, map[int]time.Time{}
+	if a.mu.first[by].IsZero() {
+		a.mu.first[by] = at
 	}
-	if a.mu.first[port].IsZero() {
-		a.mu.first[port] = at
-	}
-	a.mu.last[port] = at
+	a.mu.last[by] = at
 }
 
 // forget makes the next acknowledgement of each server its first.
 func (a *acks) forget() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	clear(a.mu.first)
+	clear(a.mu.first[:])
 }
 
 // first is when that server acknowledged first since forget; zero: not yet.
-func (a *acks) first(port int) time.Time {
+func (a *acks) first(p mirror.Server) time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.mu.first[port]
+	return a.mu.first[p]
 }
 
 // last is when that server acknowledged last.
-func (a *acks) last(port int) time.Time {
+func (a *acks) last(p mirror.Server) time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.mu.last[port]
+	return a.mu.last[p]
 }

@@ -5,19 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
-	"strconv"
-	"sync"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 
 	"github.com/f19126b3/dbmirror/examples/internal/operator"
 	"github.com/f19126b3/dbmirror/mirror"
 	"github.com/f19126b3/dbmirror/partner/backend"
-	"github.com/f19126b3/dbmirror/partner/pglog"
 )
 
 // story is one run of the tour. Partner-a is principal first.
@@ -42,24 +36,24 @@ func (s *story) chapters() []chapter {
 	return []chapter{
 		{"A table or two, some rows, two partners and a witness: the session is established", 40 * time.Second, s.establish},
 		{fmt.Sprintf("%d clients write %d transactions a second", clients, s.rate), 20 * time.Second, s.startClients},
-		{"kill -9: the principal's server and its partner", 40 * time.Second, s.automaticFailover},
+		{"kill -9: " + s.db.whole(), 40 * time.Second, s.automaticFailover},
 		{"What was killed is started again, and comes back as mirror", 40 * time.Second, s.comeBack},
 		{"The witness is stopped and started; nobody waits for it", 30 * time.Second, s.restartWitness},
 		{"Manual failover: the roles are changed back", 30 * time.Second, s.manualFailover},
-		{"The clients stop; both servers must hold what they were promised", 40 * time.Second, s.settle},
+		{"The clients stop; both sides must hold what they were promised", 40 * time.Second, s.settle},
 		{"Everything is stopped in order", 20 * time.Second, s.stopAll},
 	}
 }
 
 // tour plays the story and cleans up behind it. The last line it prints is the result.
-func tour(ctx context.Context, out *console, profile string, rate int) (err error) {
-	pace, err := operator.Profile(profile)
+func tour(ctx context.Context, out *console, o options) (err error) {
+	pace, err := operator.Profile(o.profile)
 	if err != nil {
 		return err
 	}
-	out.step("A mirrored session with the %s profile (%s)", profile, describe(pace))
-	st, err := newStage(ctx, out, profile)
-	s := &story{stage: st, rate: rate}
+	out.step("A mirrored session with the %s profile (%s)", o.profile, describe(pace))
+	st, err := newStage(ctx, out, o)
+	s := &story{stage: st, rate: o.rate}
 	if err == nil {
 		err = s.tell(ctx)
 	}
@@ -95,7 +89,7 @@ func (s *story) tell(ctx context.Context) error {
 }
 
 func (s *story) establish(ctx context.Context) error {
-	if err := s.prepare(ctx); err != nil {
+	if err := s.db.prepare(ctx); err != nil {
 		return err
 	}
 	for p := mirror.PartnerA; p <= mirror.Witness; p++ {
@@ -108,20 +102,20 @@ func (s *story) establish(ctx context.Context) error {
 
 func (s *story) startClients(ctx context.Context) error {
 	var err error
-	if s.load, err = startLoad(s.dsn(), s.rate); err != nil {
+	if s.load, err = startLoad(s.db, s.rate); err != nil {
 		return err
 	}
 	if err := s.awaitCommits(ctx, 3*s.rate); err != nil {
 		return err
 	}
-	return s.askPsql(ctx, mirror.PartnerA)
+	return s.db.ask(ctx, mirror.PartnerA)
 }
 
 // automaticFailover kills the principal with everything around it, and measures how long nobody was served.
 func (s *story) automaticFailover(ctx context.Context) error {
 	s.load.acks.forget()
-	killed := time.Now()
-	if err := s.killBoth(mirror.PartnerA); err != nil {
+	killed, err := s.db.kill(ctx, mirror.PartnerA)
+	if err != nil {
 		return err
 	}
 	s.out.note("killed after %d acknowledged commits", s.load.acks.count.Load())
@@ -131,26 +125,14 @@ func (s *story) automaticFailover(ctx context.Context) error {
 	}
 	s.automatic = served.Sub(killed)
 	s.out.note("automatic failover: %.2f s from the kill to the first commit acknowledged by partner-b", s.automatic.Seconds())
-	if err := s.askPsql(ctx, mirror.PartnerB); err != nil {
+	if err := s.db.ask(ctx, mirror.PartnerB); err != nil {
 		return err
 	}
 	return s.awaitCommits(ctx, 2*s.rate)
 }
 
-func (s *story) killBoth(p mirror.Server) error {
-	var both sync.WaitGroup
-	var program, server error
-	both.Go(func() { program = s.Kill(p) })
-	both.Go(func() { server = s.pg[p].Kill() })
-	both.Wait()
-	return errors.Join(program, server)
-}
-
 func (s *story) comeBack(ctx context.Context) error {
-	if err := s.pg[mirror.PartnerA].Restart(ctx); err != nil {
-		return err
-	}
-	if err := s.Start(mirror.PartnerA); err != nil {
+	if err := s.db.restart(ctx, mirror.PartnerA); err != nil {
 		return err
 	}
 	if err := s.AwaitSynchronized(ctx, mirror.PartnerB); err != nil {
@@ -165,8 +147,8 @@ func (s *story) comeBack(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.out.note("%d transactions that partner-a had committed, never acknowledged and not shipped are saved in %s",
-			bytes.Count(text, []byte(`"kind":"begin"`)), filepath.Base(file))
+		s.out.note("%s holds the %d transactions that partner-a had committed, never acknowledged and not shipped",
+			filepath.Base(file), bytes.Count(text, []byte(`"kind":"begin"`)))
 	}
 	return s.awaitCommits(ctx, s.rate)
 }
@@ -197,38 +179,33 @@ func (s *story) manualFailover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.manual = served.Sub(s.load.acks.last(s.pg[mirror.PartnerB].Port()))
+	s.manual = served.Sub(s.load.acks.last(mirror.PartnerB))
 	s.out.note("manual failover: %.2f s from the last commit acknowledged by partner-b to the first by partner-a", s.manual.Seconds())
 	if err := s.AwaitSynchronized(ctx, mirror.PartnerA); err != nil {
 		return err
 	}
-	if err := s.askPsql(ctx, mirror.PartnerA); err != nil {
+	if err := s.db.ask(ctx, mirror.PartnerA); err != nil {
 		return err
 	}
 	return s.awaitCommits(ctx, s.rate)
 }
 
-// settle lets the clients finish, waits until the mirror has redone everything, and holds both servers against the
+// settle lets the clients finish, waits until the mirror has redone everything, and holds both sides against the
 // clients' notes and against each other.
 func (s *story) settle(ctx context.Context) error {
 	if err := s.load.stop(ctx); err != nil {
 		return err
 	}
-	return s.asSuperuser(ctx, mirror.PartnerA, func(a *pgx.Conn) error {
-		return s.asSuperuser(ctx, mirror.PartnerB, func(b *pgx.Conn) error {
-			different := s.awaitEqual(ctx, a, b)
-			return errors.Join(different, s.audit(a, b))
-		})
-	})
+	return errors.Join(s.awaitEqual(ctx), s.audit())
 }
 
 // awaitEqual waits for redo: from then on nothing changes any more, and what is equal stays so.
-func (s *story) awaitEqual(ctx context.Context, a, b *pgx.Conn) error {
+func (s *story) awaitEqual(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	var c backend.Comparison
 	err := s.Await(ctx, func() (done bool, now string, err error) {
-		if c, err = pglog.Compare(ctx, a, b); err != nil {
+		if c, err = s.db.compare(ctx); err != nil {
 			return false, "", err
 		}
 		return c.Equal(), c.String(), nil
@@ -241,16 +218,16 @@ func (s *story) awaitEqual(ctx context.Context, a, b *pgx.Conn) error {
 }
 
 // audit looks for every payment. It has its own time: what was lost is to be known also when the servers differ.
-func (s *story) audit(a, b *pgx.Conn) error {
+func (s *story) audit() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	book := newLedger(s.load)
-	result, err := book.check(ctx, map[string]*pgx.Conn{mirror.PartnerA.String(): a, mirror.PartnerB.String(): b})
+	result, err := book.check(ctx, s.db)
 	if err != nil {
 		return err
 	}
 	s.acknowledged, s.lost, s.duplicated = len(book.acknowledged), len(result.lost), len(result.duplicated)
-	s.out.note("%d acknowledged payments: %d lost, %d duplicated; %d with unknown outcome, of which %d are there; %d values of the sequence, %d repeated",
+	s.out.note("%d acknowledged payments: %d lost, %d duplicated; %d with unknown outcome, of which %d are there; %d tickets given, %d of them twice",
 		s.acknowledged, s.lost, s.duplicated, len(book.unknown), result.decided, len(book.tickets), book.repeated)
 	return book.verdict(result)
 }
@@ -261,26 +238,4 @@ func (s *story) stopAll(context.Context) error {
 		all = errors.Join(all, s.Stop(p))
 	}
 	return all
-}
-
-// dsn is all that the clients know: both servers, and that they want the one where they can write.
-func (s *story) dsn() string {
-	port := func(p mirror.Server) string { return strconv.Itoa(s.pg[p].Port()) }
-	dsn := url.URL{Scheme: "postgres", User: url.User("clients"), Path: "/app",
-		Host:     "127.0.0.1:" + port(mirror.PartnerA) + ",127.0.0.1:" + port(mirror.PartnerB),
-		RawQuery: "target_session_attrs=read-write&connect_timeout=2&sslmode=disable&application_name=tour"}
-	return dsn.String()
-}
-
-// askPsql lets libpq look for the principal with the same DSN.
-func (s *story) askPsql(ctx context.Context, principal mirror.Server) error {
-	port, err := s.install.Psql(ctx, s.dsn(), "SELECT inet_server_port()")
-	if err != nil {
-		return err
-	}
-	if want := strconv.Itoa(s.pg[principal].Port()); port != want {
-		return fmt.Errorf("psql with %s finds the server on port %s, want that of %s on port %s", s.dsn(), port, principal, want)
-	}
-	s.out.note("psql with both servers in its DSN finds %s", principal)
-	return nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -13,33 +14,77 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/f19126b3/dbmirror/examples/internal/trio"
+	"github.com/f19126b3/dbmirror/partner/pgtest"
 )
 
 // TestMain lets the tests' binary be started again as a server of the session.
 func TestMain(m *testing.M) {
 	if settings, ok := trio.Child(os.Args); ok {
-		os.Exit(trio.RunProgram(settings))
+		os.Exit(trio.RunProgram(settings, till))
 	}
 	os.Exit(m.Run())
 }
 
 func TestTour(t *testing.T) {
-	dir := tempDir(t)
-	var stdout, stderr bytes.Buffer
-	status := start(nil, &stdout, &stderr)
-	t.Log(stdout.String())
-	require.Zero(t, status, stderr.String())
-	lines := strings.Split(strings.TrimSpace(stdout.String()), "\n")
-	require.Regexp(t, `^acknowledged=[1-9]\d{2,} lost=0 duplicated=0 automatic_failover=\d+\.\d\d s manual_failover=\d+\.\d\d s$`, lines[len(lines)-1])
-	for _, transition := range []string{
-		`partner-a +principal +SYNCHRONIZING -> SYNCHRONIZED`, `partner-b +mirror +SYNCHRONIZING -> SYNCHRONIZED`,
-		`partner-b +principal +role sequence 2 \(automatic failover\)`, `partner-a +mirror +role sequence 2`,
-		`partner-b +principal +SYNCHRONIZED -> PENDING_FAILOVER`, `partner-a +principal +role sequence 3 \(manual failover\)`,
-		`witness +witness +role sequence 3`,
-	} {
-		require.Regexp(t, regexp.MustCompile(transition), stdout.String())
+	own := map[string][]string{
+		"postgres": {`backend: PostgreSQL \d+ from /`, `psql with both servers in its DSN finds partner-b`, `killed after [1-9]\d* acknowledged`},
+		"sqlite": {
+			`backend: SQLite, embedded`, `an upload of 16 MiB is on the principal's disk alone, and not acknowledged`,
+			`partner-a +saved [1-9]\d* transactions that the principal never had`, `partner-a +undid them`,
+			`lost-transactions-2-\S+ holds the [1-9]\d* transactions that partner-a had committed`,
+			`the mirror can be read \([1-9]\d* payments\), and refuses to write: .* read-only here, this is the mirror: ask http://127`,
+		},
 	}
-	nothingLeft(t, dir)
+	for backend, claims := range own {
+		t.Run(backend, func(t *testing.T) {
+			dir := tempDir(t)
+			var stdout, stderr bytes.Buffer
+			status := start([]string{"-backend", backend}, &stdout, &stderr)
+			t.Log(stdout.String())
+			require.Zero(t, status, stderr.String())
+			lines := strings.Split(strings.TrimSpace(stdout.String()), "\n")
+			require.Regexp(t, `^acknowledged=[1-9]\d{2,} lost=0 duplicated=0 automatic_failover=\d+\.\d\d s manual_failover=\d+\.\d\d s$`, lines[len(lines)-1])
+			for _, claim := range append(claims,
+				`partner-a +principal +SYNCHRONIZING -> SYNCHRONIZED`, `partner-b +mirror +SYNCHRONIZING -> SYNCHRONIZED`,
+				`partner-b +principal +role sequence 2 \(automatic failover\)`, `partner-a +mirror +role sequence 2`,
+				`partner-b +principal +SYNCHRONIZED -> PENDING_FAILOVER`, `partner-a +principal +role sequence 3 \(manual failover\)`,
+				`witness +witness +role sequence 3`, `tables with [1-9]\d{3,} rows are equal`,
+			) {
+				require.Regexp(t, regexp.MustCompile(claim), stdout.String())
+			}
+			nothingLeft(t, dir)
+		})
+	}
+}
+
+// Goal: where there is no PostgreSQL the tour plays with what Go alone brings, and installs nothing.
+func TestChoosesWhatIsThere(t *testing.T) {
+	for _, c := range []struct {
+		name, says, fails string
+		found             error
+		want              kind
+	}{
+		{"", "backend: PostgreSQL 17 from /pg;", "", nil, &postgres{}},
+		{"", "backend: SQLite, embedded in the partners' processes: no server programs of PostgreSQL are found here", "", pgtest.ErrNotFound, &embedded{}},
+		{"", "", pgtest.EnvBin, errors.New(pgtest.EnvBin + " is wrong"), nil},
+		{"sqlite", "backend: SQLite, embedded in the partners' processes\n", "", nil, &embedded{}},
+	} {
+		var out bytes.Buffer
+		got, err := choose(t.Context(), &stage{out: newConsole(&out)}, c.name, func(context.Context) (pgtest.Install, error) {
+			return pgtest.Install{Bin: "/pg", Version: 17}, c.found
+		})
+		if c.fails != "" {
+			require.ErrorContains(t, err, c.fails)
+			continue
+		}
+		require.NoError(t, err)
+		require.IsType(t, c.want, got)
+		require.Contains(t, out.String(), c.says)
+	}
+	var stdout, stderr bytes.Buffer
+	require.Equal(t, 2, start([]string{"-backend", "mysql"}, &stdout, &stderr))
+	require.Equal(t, "tour: -backend mysql: want postgres or sqlite, or leave it out\n", stderr.String())
+	require.Empty(t, stdout.String())
 }
 
 // tempDir makes a directory that is everybody's way, as the servers may run under another account, and lets the tour
@@ -75,15 +120,19 @@ func (c *cancelAt) Write(b []byte) (int, error) {
 // Goal: an interrupt leaves nothing behind, at the worst moment: one server is killed, clients wait, the mirror is about
 // to take over.
 func TestInterruptedTourLeavesNothing(t *testing.T) {
-	dir := tempDir(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	at := &cancelAt{text: "killed after", cancel: cancel}
-	err := tour(ctx, newConsole(at), "fast", 200)
-	t.Log(at.all.String())
-	require.EqualError(t, err, "interrupted")
-	require.Contains(t, at.all.String(), "killed after")
-	nothingLeft(t, dir)
+	for _, backend := range []string{"postgres", "sqlite"} {
+		t.Run(backend, func(t *testing.T) {
+			dir := tempDir(t)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			at := &cancelAt{text: "killed after", cancel: cancel}
+			err := tour(ctx, newConsole(at), options{backend, "fast", 200})
+			t.Log(at.all.String())
+			require.EqualError(t, err, "interrupted")
+			require.Contains(t, at.all.String(), "killed after")
+			nothingLeft(t, dir)
+		})
+	}
 }
 
 // nothingLeft looks for files and, where the system shows command lines, for processes.
@@ -141,5 +190,5 @@ func TestLedgerFindsWhatIsWrong(t *testing.T) {
 	}
 	l.clients[2].promise = promises{attempted: 1, abandoned: []int64{0}, tickets: []ticket{{0, 71}}}
 	book := newLedger(l)
-	require.ErrorContains(t, book.verdict(newAudit()), "1 values of the sequence were handed out again")
+	require.ErrorContains(t, book.verdict(newAudit()), "1 tickets were given to two payments")
 }

@@ -11,7 +11,7 @@ import (
 type logged struct {
 	Level, Msg, Role, From, To, Reason string
 	Seq                                uint64 `json:"role_seq"`
-	Tables, Rows, Count                int64
+	Tables, Bytes, Count               int64
 	Exact                              bool
 	Error                              string
 }
@@ -28,7 +28,11 @@ func (s *stage) heard(p mirror.Server, line []byte) {
 	case "state":
 		s.out.note("%-9s  %-9s  %s -> %s (%s)", p, l.Role, l.From, l.To, l.Reason)
 	case "database copied":
-		s.out.note("%-9s  copied %d tables with %d rows", p, l.Tables, l.Rows)
+		s.out.note("%-9s  copied %d tables with %.1f MB", p, l.Tables, float64(l.Bytes)/1e6)
+	case "transactions that the principal never had were saved":
+		s.out.note("%-9s  saved %d transactions that the principal never had", p, l.Count)
+	case "the transactions that the principal never had were undone":
+		s.out.note("%-9s  undid them, and follows from the fork on", p)
 	case "sequences moved on":
 		s.out.note("%-9s  sequences moved past what the former principal handed out: %d (exact: %t)", p, l.Count, l.Exact)
 	default:

@@ -28,13 +28,30 @@ type Install struct {
 	Version int    // major version, 14 or higher
 }
 
-// Find looks for server binaries: in $DBMIRROR_PG_BIN, on PATH, where pg_config points, and in the directories that
-// distributions use, newest version first. On Debian and its kin, as root and with none found, it installs the package
-// postgresql with apt-get and writes that to log, which may be nil. Otherwise the error says what to install.
+// ErrNotFound is returned by Look when no place holds server binaries.
+var ErrNotFound = errors.New("find PostgreSQL: no server binaries on PATH or in the usual places")
+
+// Find looks for server binaries as Look does. On Debian and its kin, as root and with none found, it installs the
+// package postgresql with apt-get and writes that to log, which may be nil. Otherwise the error says what to install.
 func Find(ctx context.Context, log io.Writer) (Install, error) {
 	if log == nil {
 		log = io.Discard
 	}
+	in, err := Look(ctx)
+	switch {
+	case !errors.Is(err, ErrNotFound):
+		return in, err
+	case !canInstall():
+		return Install{}, fmt.Errorf("%w; want version %d or later: install the package postgresql (on macOS: brew install postgresql), "+
+			"or set %s to the directory that holds postgres and initdb", err, oldest, EnvBin)
+	}
+	return install(ctx, log)
+}
+
+// Look looks for server binaries: in $DBMIRROR_PG_BIN, on PATH, where pg_config points, and in the directories that
+// distributions use, newest version first. It changes nothing on this machine. Where there are none it returns
+// ErrNotFound; another error says what is wrong with $DBMIRROR_PG_BIN, which is the only place when it is set.
+func Look(ctx context.Context) (Install, error) {
 	if bin := os.Getenv(EnvBin); bin != "" {
 		in, err := inspect(ctx, bin)
 		if err != nil {
@@ -46,12 +63,7 @@ func Find(ctx context.Context, log io.Writer) (Install, error) {
 	if in, ok := search(ctx); ok {
 		return in, nil
 	}
-	if !canInstall() {
-		return Install{}, fmt.Errorf("find PostgreSQL: no server binaries of version %d or later on PATH or in the usual "+
-			"places; install the package postgresql (on macOS: brew install postgresql), or set %s to the directory "+
-			"that holds postgres and initdb", oldest, EnvBin)
-	}
-	return install(ctx, log)
+	return Install{}, ErrNotFound
 }
 
 // search returns the first usable install among the places that need no setting.

@@ -15,6 +15,8 @@ type Report struct {
 	Role, State, Reason string
 	Sequence            uint64 `json:"role_sequence"`
 	Gate, Quorum        string
+	Safety              string
+	WaitsFor            string `json:"commits_wait_for"`
 	Serving, Exposed    bool
 	Trouble             string
 }

@@ -3,8 +3,10 @@ package trio
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
@@ -14,7 +16,9 @@ import (
 	"github.com/f19126b3/dbmirror/mirror/host"
 	"github.com/f19126b3/dbmirror/mirror/host/endpoint"
 	"github.com/f19126b3/dbmirror/partner"
+	"github.com/f19126b3/dbmirror/partner/backend"
 	"github.com/f19126b3/dbmirror/partner/pglog"
+	"github.com/f19126b3/dbmirror/partner/sqlitelog"
 	"github.com/f19126b3/dbmirror/witness"
 )
 
@@ -23,8 +27,10 @@ type settings struct {
 	Session        string
 	Self           mirror.Server
 	Dir            string
-	DSN, PeerDSN   string // of a partner
+	DSN, PeerDSN   string // of a partner's PostgreSQL
 	ThroughPartner bool
+	Path           string    // of a partner's SQLite database
+	Other          string    // address where the application of the other partner is
 	Addr           [4]string // of the endpoints, by mirror.Server
 	Operator       string    // address of a partner's page for its operator
 	Profile        string
@@ -43,12 +49,17 @@ func Child(args []string) (string, bool) {
 	return "", false
 }
 
-// RunProgram is a partner or the witness until it is told to stop. It returns the exit status.
-func RunProgram(file string) int {
+// App is an application that has its SQLite database in the process of its partner. It is served below /app/ on the
+// address of the partner's page.
+type App func(*sqlitelog.DB) http.Handler
+
+// RunProgram is a partner or the witness until it is told to stop. A partner of an embedded pair runs app. It returns
+// the exit status.
+func RunProgram(file string, app App) int {
 	logger := slog.New(slog.NewJSONHandler(os.Stdout, &slog.HandlerOptions{ReplaceAttr: inWords}))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := serve(ctx, file, logger); err != nil {
+	if err := serve(ctx, file, app, logger); err != nil {
 		logger.Error("ended", "error", err)
 		return 1
 	}
@@ -63,7 +74,7 @@ func inWords(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-func serve(ctx context.Context, file string, logger *slog.Logger) error {
+func serve(ctx context.Context, file string, app App, logger *slog.Logger) error {
 	raw, err := os.ReadFile(file)
 	if err != nil {
 		return fmt.Errorf("read settings: %w", err)
@@ -79,7 +90,7 @@ func serve(ctx context.Context, file string, logger *slog.Logger) error {
 	if s.Self == mirror.Witness {
 		return serveWitness(ctx, s, pace, logger)
 	}
-	return servePartner(ctx, s, pace, logger)
+	return servePartner(ctx, s, pace, app, logger)
 }
 
 func serveWitness(ctx context.Context, s settings, pace host.Timing, logger *slog.Logger) error {
@@ -96,18 +107,18 @@ func serveWitness(ctx context.Context, s settings, pace host.Timing, logger *slo
 }
 
 // servePartner runs a partner and, beside it, an address where an operator can look at it and command it.
-func servePartner(ctx context.Context, s settings, pace host.Timing, logger *slog.Logger) error {
+func servePartner(ctx context.Context, s settings, pace host.Timing, app App, logger *slog.Logger) (err error) {
 	page, err := operator.Open(s.Operator)
 	if err != nil {
 		return err
 	}
 	defer page.Close()
-	database, err := pglog.New(pglog.Config{
-		DSN: pglog.Secret(s.DSN), PeerDSN: pglog.Secret(s.PeerDSN), ThroughPartner: s.ThroughPartner,
-	})
+	mux := http.NewServeMux()
+	database, closeDatabase, err := openDatabase(s, app, mux)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, closeDatabase()) }()
 	p, err := partner.New(partner.Config{
 		Session: s.Session, Self: s.Self, Dir: s.Dir, Backend: database,
 		Listen: s.Addr[s.Self], Peer: s.Addr[s.Self.Other()], Witness: s.Addr[mirror.Witness],
@@ -116,5 +127,23 @@ func servePartner(ctx context.Context, s settings, pace host.Timing, logger *slo
 	if err != nil {
 		return err
 	}
-	return page.Run(ctx, operator.Partner(p), p.Run)
+	mux.Handle("/", operator.Partner(p))
+	return page.Run(ctx, mux, p.Run)
+}
+
+// openDatabase opens the database of a partner. An embedded one has its application beside it, in mux.
+func openDatabase(s settings, app App, mux *http.ServeMux) (_ backend.Backend, close func() error, err error) {
+	if s.Path == "" {
+		database, err := pglog.New(pglog.Config{
+			DSN: pglog.Secret(s.DSN), PeerDSN: pglog.Secret(s.PeerDSN), ThroughPartner: s.ThroughPartner,
+		})
+		return database, func() error { return nil }, err
+	}
+	db, err := sqlitelog.Open(sqlitelog.Config{Path: s.Path, ForeignKeys: true})
+	if err != nil {
+		return nil, nil, err
+	}
+	db.SetAsk("http://" + s.Other + "/app/")
+	mux.Handle("/app/", http.StripPrefix("/app", app(db)))
+	return db.Backend(), db.Close, nil
 }

@@ -4,7 +4,7 @@
 // A program that uses it begins with
 //
 //	if settings, ok := trio.Child(os.Args); ok {
-//		os.Exit(trio.RunProgram(settings))
+//		os.Exit(trio.RunProgram(settings, app))
 //	}
 package trio
 
@@ -19,6 +19,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/f19126b3/dbmirror/mirror"
@@ -31,9 +32,10 @@ import (
 type Config struct {
 	Dir     string    // of everything that the three servers keep; it exists
 	Profile string    // how soon a silent server is given up; see [operator.Profile]
-	DSN     [3]string // of the mirrored database, by mirror.Server; the first is unused
+	DSN     [3]string // of the mirrored PostgreSQL database, by mirror.Server; the first is unused
 	// ThroughPartner sends log from partner to partner, see pglog.Config.
 	ThroughPartner bool
+	Path           [3]string // of the mirrored SQLite database instead
 	// Via is a command that runs the command behind it, in front of each process. Nil: none.
 	Via []string
 	// Heard is told each line that a process prints, from a goroutine of that process. Nil: nobody.
@@ -129,8 +131,8 @@ func (t *Trio) writeSettings() error {
 		}
 		set := settings{Session: t.session, Self: p, Dir: t.path(p, "d"), Addr: t.addr, Profile: t.cfg.Profile, Credentials: credentials}
 		if p.IsPartner() {
-			set.DSN, set.PeerDSN, set.Operator = t.cfg.DSN[p], t.cfg.DSN[p.Other()], string(t.page[p])
-			set.ThroughPartner = t.cfg.ThroughPartner
+			set.DSN, set.PeerDSN, set.Path, set.Operator = t.cfg.DSN[p], t.cfg.DSN[p.Other()], t.cfg.Path[p], string(t.page[p])
+			set.ThroughPartner, set.Other = t.cfg.ThroughPartner, string(t.page[p.Other()])
 		}
 		raw, err := json.Marshal(set)
 		if err != nil {
@@ -170,6 +172,14 @@ func (t *Trio) Stop(p mirror.Server) error {
 	program := t.programs[p]
 	t.programs[p] = nil
 	return program.stop(10 * time.Second)
+}
+
+// Pause stops the process of a server between two instructions, until Resume lets it go on.
+func (t *Trio) Pause(p mirror.Server) error { return t.programs[p].cmd.Process.Signal(syscall.SIGSTOP) }
+
+// Resume lets a paused process go on.
+func (t *Trio) Resume(p mirror.Server) error {
+	return t.programs[p].cmd.Process.Signal(syscall.SIGCONT)
 }
 
 // Crashed is an error when a process has ended that should run.

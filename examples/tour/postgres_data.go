@@ -1,14 +1,5 @@
 package main
 
-import (
-	"context"
-	"fmt"
-
-	"github.com/jackc/pgx/v5"
-
-	"github.com/f19126b3/dbmirror/mirror"
-)
-
 // makeRole is run on both servers: roles are the server's, not the database's, so they are not mirrored. The clients are
 // an ordinary user: a superuser would get in where the gate is closed.
 const makeRole = `CREATE ROLE clients LOGIN; GRANT CREATE ON SCHEMA public TO clients`
@@ -29,33 +20,3 @@ const makeTables = `
 	INSERT INTO article SELECT 'A' || i, i * 1.07, jsonb_build_object('weight', i % 17, 'colour', CASE WHEN i % 3 > 0 THEN 'red' END),
 		sha256(i::text::bytea), ARRAY['tag ' || i % 5, 'ä "quoted" tag'] FROM generate_series(1, 3000) i;
 	INSERT INTO visit SELECT date '2025-11-01' + i / 40, '/page/' || i % 40, i FROM generate_series(0, 3999) i`
-
-// accounts is the number of rows in table account.
-const accounts = 1000
-
-// prepare makes the role on both servers and the tables on the one that will be principal.
-func (s *stage) prepare(ctx context.Context) error {
-	for p := mirror.PartnerA; p <= mirror.PartnerB; p++ {
-		if err := s.asSuperuser(ctx, p, func(conn *pgx.Conn) error { return execute(ctx, conn, makeRole) }); err != nil {
-			return fmt.Errorf("make role: %w", err)
-		}
-	}
-	return s.asSuperuser(ctx, mirror.PartnerA, func(conn *pgx.Conn) error {
-		return execute(ctx, conn, "SET ROLE clients;"+makeTables)
-	})
-}
-
-func execute(ctx context.Context, conn *pgx.Conn, sql string) error {
-	_, err := conn.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol)
-	return err
-}
-
-// asSuperuser runs f with a session at one server.
-func (s *stage) asSuperuser(ctx context.Context, p mirror.Server, f func(*pgx.Conn) error) error {
-	conn, err := pgx.Connect(ctx, s.pg[p].DSN("app"))
-	if err != nil {
-		return fmt.Errorf("connect to the server of %s: %w", p, err)
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	return f(conn)
-}
