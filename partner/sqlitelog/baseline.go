@@ -335,5 +335,11 @@ func (d *database) replaceBy(ctx context.Context, path string) error {
 		err = finishReplacing(d.cfg.Path)
 	}
 	// Whatever happened, a whole database is there, the former one or the copy.
-	return errors.Join(err, fileError(d.cfg.Path, d.start()))
+	if started := fileError(d.cfg.Path, d.start()); started != nil {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.mu.fault = started
+		err = errors.Join(err, started)
+	}
+	return err
 }

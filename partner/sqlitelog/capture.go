@@ -88,7 +88,7 @@ func (c *capture) during(s captureState, f func() error) error {
 
 // commit has the last word on every commit of the connection.
 func (c *capture) commit(*libc.TLS, uintptr) int32 {
-	if c.state == captureOwn || c.state == captureRedo {
+	if (c.state == captureOwn || c.state == captureRedo) && c.err == nil {
 		return 0
 	}
 	return 1 // nothing else commits: the statement fails and is rolled back

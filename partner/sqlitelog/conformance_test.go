@@ -47,7 +47,7 @@ func (c *conforming) side() conformance.Side {
 		Backend: func() backend.Backend { return c.db.Backend() },
 		Client:  c,
 		Tamper: func(ctx context.Context, changes ...conformance.Change) error {
-			return c.db.own(ctx, func(conn *sqlite.Conn) error { return script(conn, changes) })
+			return c.db.redoing(ctx, func(w *writer) error { return script(w.conn, changes) })
 		},
 		Restart: func() {
 			require.NoError(c.t, c.db.Close())

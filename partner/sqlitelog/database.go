@@ -248,11 +248,7 @@ func (d *database) Keeps(_ context.Context, own backend.Reign, fork mirror.LSN) 
 
 // SaveTail writes what was committed here after the fork.
 func (d *database) SaveTail(ctx context.Context, _ backend.Reign, fork mirror.LSN, w io.Writer) (backend.TailSummary, error) {
-	sum, err := d.Tail(ctx, fork, w)
-	if err != nil {
-		return backend.TailSummary{}, err
-	}
-	return backend.TailSummary(sum), nil
+	return d.Tail(ctx, fork, w)
 }
 
 // Undo takes it back.

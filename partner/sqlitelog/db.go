@@ -17,8 +17,8 @@ import (
 type Config struct {
 	// Path is the file of the database. It is made if it is missing; its directory must exist.
 	Path string
-	// Prepare is called on each new connection, for functions and collations that the schema uses. Both partners need the
-	// same. It cannot write.
+	// Prepare is called on each new connection, for functions and collations that the schema uses, of which both partners
+	// need the same, and for limits such as PRAGMA max_page_count. It cannot write.
 	Prepare func(*sqlite.Conn) error
 	// ForeignKeys makes SQLite enforce them, which it does not by itself.
 	ForeignKeys bool

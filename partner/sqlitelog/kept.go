@@ -35,6 +35,15 @@ func keptStatements() []string {
 	}
 }
 
+// reservedNames makes sure that nothing else has a name of ours, under which it would not be mirrored.
+func reservedNames(conn *sqlite.Conn) error {
+	n, err := number(conn, `SELECT count(*) FROM sqlite_schema WHERE name LIKE 'dbmirror\_%' ESCAPE '\' OR tbl_name LIKE 'dbmirror\_%' ESCAPE '\'`)
+	if err == nil && n != int64(len(keptStatements())) {
+		err = &RefusedError{"something was given a name that begins with " + prefix, "choose another name"}
+	}
+	return err
+}
+
 // kept is what a database says of itself when it is opened.
 type kept struct {
 	id           uint64
@@ -60,7 +69,11 @@ func (w *writer) prepareFile() (k kept, err error) {
 			return k, fmt.Errorf("prepare the database: %w", err)
 		}
 	}
-	err = w.transact(captureOwn, func() (err error) { // also makes sure that it can be written
+	err = w.transact(captureOwn, func() (err error) {
+		// SQLite opens what it cannot write, and says so no earlier than when it is to write.
+		if err := run(w.conn, "UPDATE dbmirror_meta SET value = value WHERE name = 'format'"); err != nil {
+			return err
+		}
 		if k, err = readKept(w.conn, w.path); err != nil {
 			return err
 		}

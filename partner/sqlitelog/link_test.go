@@ -67,7 +67,7 @@ func (l *link) open(t *testing.T, db *DB, self mirror.Server) *database {
 		Session: session, Self: self, Dir: t.TempDir(), Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 		Dial: func(ctx context.Context) (net.Conn, error) {
 			other := l.p
-			if self == mirror.PartnerA {
+			if other.env.Self == self {
 				other = l.m
 			}
 			return l.dial(other)

@@ -31,13 +31,14 @@ func openReader(cfg Config) (_ *reader, err error) {
 	if err := conn.SetAuthorizer(r.guard); err != nil {
 		return nil, err
 	}
-	err = r.guard.own(func() error { return runOnce(conn, "PRAGMA query_only = ON") })
-	if err == nil && cfg.Prepare != nil {
-		if err = cfg.Prepare(conn); err != nil {
-			err = fmt.Errorf("config: Prepare: %w", err)
+	return r, r.guard.own(func() error {
+		if cfg.Prepare != nil {
+			if err := cfg.Prepare(conn); err != nil {
+				return fmt.Errorf("config: Prepare: %w", err)
+			}
 		}
-	}
-	return r, err
+		return runOnce(conn, "PRAGMA query_only = ON")
+	})
 }
 
 func (r *reader) close() error {

@@ -37,7 +37,7 @@ func (r *redoer) redo(changes []change) error {
 		for n < len(changes) && changes[n].table != nil {
 			n++
 		}
-		if err := r.rows(changes[:n]); err != nil {
+		if err := r.keepSequences(changes[:n]); err != nil {
 			return err
 		}
 		if n < len(changes) {
@@ -47,6 +47,38 @@ func (r *redoer) redo(changes []change) error {
 			n++
 		}
 		changes = changes[n:]
+	}
+	return nil
+}
+
+// keepSequences makes the changes of one part, and leaves what AUTOINCREMENT counts on from as it was: rows that are put
+// in here move it, and what the principal did to it is a change of its own.
+func (r *redoer) keepSequences(changes []change) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	before, err := sampleSequences(r.conn, true)
+	if err != nil {
+		return err
+	}
+	if err := r.rows(changes); err != nil || before == nil {
+		return err
+	}
+	after, err := sampleSequences(r.conn, false)
+	if err != nil {
+		return err
+	}
+	for name, now := range after {
+		was, known := before[name]
+		if !known {
+			was = Value{Kind: Null}
+		}
+		if was.equal(now) {
+			continue
+		}
+		if err := r.sequence(name, was); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -266,7 +298,7 @@ func (r *redoer) other(c *change) error {
 	case opPragma:
 		return r.pragma(c)
 	case opSequence:
-		return r.sequence(c)
+		return r.sequence(c.text, c.new[0])
 	}
 	return errEncoding
 }
@@ -288,17 +320,17 @@ func (r *redoer) pragma(c *change) error {
 	return errEncoding
 }
 
-// sequence sets what AUTOINCREMENT counts on from. The rows that were redone may have moved it already.
-func (r *redoer) sequence(c *change) error {
+// sequence sets what AUTOINCREMENT counts on from in a table; Null is nothing.
+func (r *redoer) sequence(name string, to Value) error {
 	if any, err := number(r.conn, "SELECT count(*) FROM sqlite_schema WHERE name = 'sqlite_sequence'"); err != nil || any == 0 {
-		if err == nil && c.new[0].Kind != Null {
+		if err == nil && to.Kind != Null {
 			err = fmt.Errorf("no table has AUTOINCREMENT here: %w", ErrDiverged)
 		}
 		return err
 	}
-	err := run(r.conn, "DELETE FROM sqlite_sequence WHERE name = ?", textValue(c.text))
-	if err == nil && c.new[0].Kind != Null {
-		err = run(r.conn, "INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", textValue(c.text), c.new[0])
+	err := run(r.conn, "DELETE FROM sqlite_sequence WHERE name = ?", textValue(name))
+	if err == nil && to.Kind != Null {
+		err = run(r.conn, "INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", textValue(name), to)
 	}
 	return err
 }

@@ -13,14 +13,8 @@ import (
 	"zombiezen.com/go/sqlite"
 
 	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/partner/backend"
 )
-
-// ErrTailGone is returned when the log does not reach back to a position.
-var ErrTailGone = errors.New("the log does not reach back to the position")
-
-// ErrCannotUndo is returned when a tail cannot be taken back: it has changed the schema. Nothing has been changed then, and the
-// database has to be copied anew.
-var ErrCannotUndo = errors.New("the tail has changed the schema, which cannot be undone")
 
 // TailLine is one line that Tail writes: the begin of a transaction, a change in it, or its commit. Values are as JSON has
 // them; {"blob": hex} is a blob.
@@ -33,13 +27,6 @@ type TailLine struct {
 	Old       map[string]Value `json:"old,omitempty"`
 	New       map[string]Value `json:"new,omitempty"`
 	Statement string           `json:"statement,omitempty"`
-}
-
-// TailSummary is what Tail found.
-type TailSummary struct {
-	Transactions int64
-	Changes      int64    // of rows
-	Tables       []string // that were touched, sorted
 }
 
 // logged is a transaction of the log with its end.
@@ -55,7 +42,7 @@ func (db *DB) transactions(conn *sqlite.Conn, after mirror.LSN, each func(logged
 		return err
 	}
 	if after < trimmed {
-		return fmt.Errorf("log after %s: %w: it begins at %s", after, ErrTailGone, trimmed)
+		return fmt.Errorf("log after %s: %w: it begins at %s", after, backend.ErrTailGone, trimmed)
 	}
 	var body []byte
 	for {
@@ -80,9 +67,9 @@ func (db *DB) transactions(conn *sqlite.Conn, after mirror.LSN, each func(logged
 }
 
 // Tail writes to w what was committed here after a position of the log, one TailLine of JSON a line. It changes nothing.
-// What it wrote is on disk only when the caller has synced it. It returns ErrTailGone when the log does not reach back.
-func (db *DB) Tail(ctx context.Context, after mirror.LSN, w io.Writer) (TailSummary, error) {
-	var sum TailSummary
+// What it wrote is on disk only when the caller has synced it. It returns backend.ErrTailGone when the log does not reach back.
+func (db *DB) Tail(ctx context.Context, after mirror.LSN, w io.Writer) (backend.TailSummary, error) {
+	var sum backend.TailSummary
 	out := json.NewEncoder(w)
 	touched := map[string]bool{}
 	err := db.inspect(ctx, func(conn *sqlite.Conn) error {
@@ -111,7 +98,7 @@ func (db *DB) Tail(ctx context.Context, after mirror.LSN, w io.Writer) (TailSumm
 		})
 	})
 	if err != nil {
-		return TailSummary{}, fmt.Errorf("read tail: %w", err)
+		return backend.TailSummary{}, fmt.Errorf("read tail: %w", err)
 	}
 	sum.Tables = slices.Sorted(maps.Keys(touched))
 	return sum, nil
@@ -149,8 +136,9 @@ func (c *change) line() TailLine {
 }
 
 // Undo takes back everything that was committed here after a position of the log, in one transaction, and lets the log end
-// there. Clients must be held off. It returns ErrTailGone and ErrCannotUndo where a copy is needed instead. What is taken
-// back should have been saved by Tail.
+// there. Clients must be held off. It returns backend.ErrTailGone, and backend.ErrCannotUndo for a tail that has changed the
+// schema, or whose rows are not here any more as it left them: nothing has been changed then, and a copy is needed. What is
+// taken back should have been saved by Tail.
 func (db *DB) Undo(ctx context.Context, fork mirror.LSN) error {
 	err := db.redoing(ctx, func(w *writer) error {
 		var tail []logged
@@ -188,12 +176,16 @@ func (r *redoer) undo(t logged) error {
 	for _, c := range changes {
 		switch c.op {
 		case opStatement, opSchema:
-			return fmt.Errorf("%w: %.80q at %s", ErrCannotUndo, c.text, t.end.LSN)
+			return fmt.Errorf("%w: the schema was changed at %s: %.80q", backend.ErrCannotUndo, t.end.LSN, c.text)
 		}
 		back = append(back, c.inverse())
 	}
 	if err := r.redo(back); err != nil {
-		return redoError(err, t.end)
+		err = redoError(err, t.end)
+		if _, diverged := errors.AsType[*RedoError](err); diverged {
+			err = fmt.Errorf("%w: %w", backend.ErrCannotUndo, err)
+		}
+		return err
 	}
 	return nil
 }

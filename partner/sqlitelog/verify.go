@@ -105,7 +105,7 @@ func sumRest(conn *sqlite.Conn, sums map[string]backend.TableSum) error {
 		}
 		numbers.add(intValue(n).append([]byte(name)))
 	}
-	sequences, err := (&writer{conn: conn}).sampleSequences(true)
+	sequences, err := sampleSequences(conn, true)
 	if err != nil {
 		return err
 	}

@@ -108,6 +108,9 @@ func (w *writer) lock() {
 func (db *DB) finish(w *writer, c *call) (end mirror.LSN, err error) {
 	err = w.guard.own(func() error {
 		after, err := w.record()
+		if err == nil && !w.capture.wrote {
+			err = w.proveHook()
+		}
 		if err != nil || !w.capture.wrote {
 			return err
 		}
@@ -142,6 +145,9 @@ func (w *writer) record() (after sampled, err error) {
 	}
 	w.compare(after)
 	if k.altered {
+		if err := reservedNames(w.conn); err != nil {
+			return after, err
+		}
 		hash, err := schemaHash(w.conn)
 		if err != nil {
 			return after, err
@@ -152,6 +158,28 @@ func (w *writer) record() (after sampled, err error) {
 		return after, k.tooLarge()
 	}
 	return after, nil
+}
+
+// proveHook makes sure, where nothing was recorded, that something would have been.
+func (w *writer) proveHook() error {
+	w.capture.state = captureOwn
+	err := run(w.conn, "UPDATE dbmirror_log SET last = last WHERE lsn = (SELECT max(lsn) FROM dbmirror_log)")
+	if err == nil {
+		err = w.proven()
+	}
+	return err
+}
+
+// proven returns an error unless the hook was seen to be called. The next transaction begins with it in its place.
+func (w *writer) proven() error {
+	if w.capture.err != nil {
+		return w.capture.err
+	}
+	if !w.capture.proof {
+		w.h.install()
+		return errDisplaced
+	}
+	return nil
 }
 
 // compare records what SQLite does not tell of.
@@ -190,13 +218,11 @@ func (db *DB) commitRecord(w *writer, c *call) (mirror.LSN, error) {
 	k := w.capture
 	k.state = captureOwn
 	end, trimmed, err := db.appendLog(w.conn, k.out.body)
-	switch {
-	case err != nil:
+	if err == nil {
+		err = w.proven()
+	}
+	if err != nil {
 		return 0, err
-	case k.err != nil:
-		return 0, k.err
-	case !k.proof:
-		return 0, errDisplaced
 	}
 	if err := db.point(c); err != nil {
 		return 0, err

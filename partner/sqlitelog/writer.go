@@ -58,12 +58,14 @@ func openWriter(cfg Config, redoes bool) (_ *writer, err error) {
 	if err := conn.SetAuthorizer(w.guard); err != nil {
 		return nil, err
 	}
-	if cfg.Prepare != nil {
-		if err := cfg.Prepare(conn); err != nil {
-			return nil, fmt.Errorf("config: Prepare: %w", err)
+	return w, w.guard.own(func() error {
+		if cfg.Prepare != nil {
+			if err := cfg.Prepare(conn); err != nil {
+				return fmt.Errorf("config: Prepare: %w", err)
+			}
 		}
-	}
-	return w, w.guard.own(func() error { return w.settings(cfg) })
+		return w.settings(cfg)
+	})
 }
 
 func (w *writer) settings(cfg Config) error {
@@ -157,7 +159,7 @@ func (w *writer) undo() error {
 // transact runs f in a transaction of this package's own.
 func (w *writer) transact(s captureState, f func() error) error {
 	return w.guard.own(func() error {
-		w.capture.state = s
+		w.capture.state, w.capture.err = s, nil
 		defer w.shut()
 		if err := w.start(); err != nil {
 			return err
@@ -194,20 +196,22 @@ func (w *writer) sample() (s sampled, err error) {
 	}
 	s.sequences = w.before.sequences
 	if s.schema != w.before.schema || w.before.sequences != nil {
-		s.sequences, err = w.sampleSequences(s.schema != w.before.schema)
+		s.sequences, err = sampleSequences(w.conn, s.schema != w.before.schema)
 	}
 	return s, err
 }
 
-func (w *writer) sampleSequences(look bool) (map[string]Value, error) {
+// sampleSequences is nil where no table was ever made with AUTOINCREMENT. Unless told to look, it takes for granted that
+// one was.
+func sampleSequences(conn *sqlite.Conn, look bool) (map[string]Value, error) {
 	if look {
-		any, err := number(w.conn, "SELECT count(*) FROM sqlite_schema WHERE name = 'sqlite_sequence'")
+		any, err := number(conn, "SELECT count(*) FROM sqlite_schema WHERE name = 'sqlite_sequence'")
 		if err != nil || any == 0 {
 			return nil, err
 		}
 	}
 	sequences := map[string]Value{}
-	err := query(w.conn, "SELECT name, seq FROM sqlite_sequence ORDER BY rowid", func(stmt *sqlite.Stmt) error {
+	err := query(conn, "SELECT name, seq FROM sqlite_sequence ORDER BY rowid", func(stmt *sqlite.Stmt) error {
 		sequences[stmt.ColumnText(0)] = columnValue(stmt, 1)
 		return nil
 	})
