@@ -122,6 +122,7 @@ func TestReplacingIsFinishedByOpen(t *testing.T) {
 	must(t, db, smallTable)
 	must(t, copied, "CREATE TABLE other (a)")
 	require.NoError(t, copied.Close())
+	require.NoFileExists(t, copied.cfg.Path+"-wal", "closing leaves one file")
 	require.NoError(t, db.Close())
 	require.NoError(t, os.Rename(copied.cfg.Path, copyPath(db.cfg.Path)))
 	require.NoError(t, os.WriteFile(db.cfg.Path+"-wal", []byte("of the former file"), 0o600))

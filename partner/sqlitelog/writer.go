@@ -106,6 +106,10 @@ func (w *writer) settings(cfg Config) error {
 func (w *writer) close() error {
 	var errs []error
 	w.conn.SetInterrupt(nil)
+	// What shut the connection would break off the checkpoint by which closing folds up the journal, until a statement runs.
+	if w.commit != nil {
+		errs = append(errs, w.guard.own(func() error { return runOnce(w.conn, "SELECT 1") }))
+	}
 	for _, stmt := range []*sqlite.Stmt{w.begin, w.commit, w.rollback} {
 		if stmt != nil {
 			errs = append(errs, stmt.Finalize())
