@@ -21,16 +21,26 @@ import (
 // errNotInstalled is returned when the programs of a peer are not on this machine.
 var errNotInstalled = errors.New("install the packages pg-auto-failover-cli and postgresql-15-auto-failover")
 
-// autoFailoverSettings are pg_auto_failover's fastest sane ones, in milliseconds: those of its monitor. Lower values can
-// be set; a stall of a second would then be a failover.
-var autoFailoverSettings = map[string]int{
-	"health_check_period": 1000, "health_check_timeout": 1000, "health_check_max_retries": 1, "health_check_retry_delay": 500,
-	"node_considered_unhealthy_timeout": 3000, "primary_demote_timeout": 4000,
+// autoFailoverSettings are what differs from pg_auto_failover's defaults.
+type autoFailoverSettings struct {
+	name      string
+	monitor   map[string]int // milliseconds
+	partition string         // the servers' timeout.network_partition_timeout, in seconds; empty: the default
+}
+
+// fastestSane are pg_auto_failover's fastest sane settings. Lower values can be set; a stall of a second would then be a
+// failover.
+func fastestSane() autoFailoverSettings {
+	return autoFailoverSettings{"fast", map[string]int{
+		"health_check_period": 1000, "health_check_timeout": 1000, "health_check_max_retries": 1, "health_check_retry_delay": 500,
+		"node_considered_unhealthy_timeout": 3000, "primary_demote_timeout": 4000,
+	}, "3"}
 }
 
 // autoFailover is a monitor and two servers of pg_auto_failover. Each is a process that starts a PostgreSQL server.
 type autoFailover struct {
 	lab     *lab
+	set     autoFailoverSettings
 	dir     string
 	account *user.User // who may run a server
 	ports   [3]int     // the monitor's is the first
@@ -38,7 +48,7 @@ type autoFailover struct {
 }
 
 // autoFailover measures how long nobody acknowledges a commit after a server with everything beside it was killed.
-func (l *lab) autoFailover(ctx context.Context) ([]float64, error) {
+func (l *lab) autoFailover(ctx context.Context, set autoFailoverSettings, rounds int) ([]float64, error) {
 	if _, err := exec.LookPath("pg_autoctl"); err != nil {
 		return nil, errNotInstalled
 	}
@@ -49,7 +59,7 @@ func (l *lab) autoFailover(ctx context.Context) ([]float64, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNotInstalled, err)
 	}
-	a := &autoFailover{lab: l, dir: filepath.Join(l.dir, "auto-failover"), account: account}
+	a := &autoFailover{lab: l, set: set, dir: filepath.Join(l.dir, "auto-failover"), account: account}
 	l.atClose(a.close)
 	if err := a.begin(ctx); err != nil {
 		return nil, err
@@ -57,8 +67,8 @@ func (l *lab) autoFailover(ctx context.Context) ([]float64, error) {
 	probe := startProber(eitherDSN(a.ports[1], a.ports[2], "postgres"))
 	defer probe.end()
 	var took []float64
-	for range l.rounds {
-		seconds, err := a.killOnce(ctx, probe)
+	for i := range rounds {
+		seconds, err := a.killOnce(ctx, probe, i < rounds-1)
 		if err != nil {
 			return nil, err
 		}
@@ -90,7 +100,7 @@ func (a *autoFailover) begin(ctx context.Context) error {
 	if err := a.awaitMonitor(ctx, "SELECT true"); err != nil {
 		return err
 	}
-	for name, value := range autoFailoverSettings {
+	for name, value := range a.set.monitor {
 		if err := a.atMonitor(ctx, fmt.Sprintf("ALTER SYSTEM SET pgautofailover.%s = %d", name, value)); err != nil {
 			return err
 		}
@@ -106,11 +116,8 @@ func (a *autoFailover) begin(ctx context.Context) error {
 		if err := a.awaitMonitor(ctx, fmt.Sprintf("SELECT count(*) = %d FROM pgautofailover.node WHERE reportedstate IN ('single', 'primary', 'secondary')", i)); err != nil {
 			return err
 		}
-		if out, err := a.command("config", "set", "--pgdata", a.data(i), "timeout.network_partition_timeout", "3").CombinedOutput(); err != nil {
-			return fmt.Errorf("set up: %w: %s", err, out)
-		}
-		if out, err := a.command("reload", "--pgdata", a.data(i)).CombinedOutput(); err != nil {
-			return fmt.Errorf("set up: %w: %s", err, out)
+		if err := a.configure(i); err != nil {
+			return err
 		}
 	}
 	if err := a.settled(ctx); err != nil {
@@ -125,13 +132,31 @@ func (a *autoFailover) begin(ctx context.Context) error {
 	return err
 }
 
+// configure gives a server its settings.
+func (a *autoFailover) configure(i int) error {
+	if a.set.partition == "" {
+		return nil
+	}
+	for _, words := range [][]string{
+		{"config", "set", "--pgdata", a.data(i), "timeout.network_partition_timeout", a.set.partition},
+		{"reload", "--pgdata", a.data(i)},
+	} {
+		if out, err := a.command(words...).CombinedOutput(); err != nil {
+			return fmt.Errorf("set up: %w: %s", err, out)
+		}
+	}
+	return nil
+}
+
 // settled waits until one serves and the other follows.
 func (a *autoFailover) settled(ctx context.Context) error {
 	return a.awaitMonitor(ctx, "SELECT count(*) FILTER (WHERE reportedstate = 'primary' AND goalstate = 'primary') = 1 AND "+
 		"count(*) FILTER (WHERE reportedstate = 'secondary' AND goalstate = 'secondary') = 1 FROM pgautofailover.node")
 }
 
-func (a *autoFailover) killOnce(ctx context.Context, probe *prober) (float64, error) {
+// killOnce returns the seconds without an acknowledged commit. With again it returns when both are there for the next
+// kill.
+func (a *autoFailover) killOnce(ctx context.Context, probe *prober, again bool) (float64, error) {
 	var serving int
 	conn, err := a.monitor(ctx)
 	if err != nil {
@@ -157,6 +182,9 @@ func (a *autoFailover) killOnce(ctx context.Context, probe *prober) (float64, er
 		return 0, err
 	}
 	took := probe.after(gone).Sub(killed).Seconds()
+	if !again {
+		return took, nil
+	}
 	if err := a.start(victim, "run"); err != nil {
 		return 0, err
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // sample is how long clients work in one round. Shorter ones measure the beginning of a run.
-const sample = 3 * time.Second
+const sample = 2 * time.Second
 
 // side is one of those that are compared: the server where its clients work.
 type side struct {

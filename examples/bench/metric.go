@@ -29,6 +29,7 @@ func metrics() []metric {
 		{"baseline", baseline},
 		{"verify", verify},
 		{"failover", failover},
+		{"failover-defaults", failoverDefaults},
 		{"manual", manual},
 		{"step", step},
 		{"memory", memory},
@@ -79,7 +80,7 @@ func run(ctx context.Context, chosen []metric, rounds int, progress io.Writer) (
 		case err != nil:
 			all = errors.Join(all, fmt.Errorf("%s: %w", m.name, err))
 		}
-		fmt.Fprintf(progress, "%-12s %4.0f s\n", m.name, time.Since(begun).Seconds())
+		fmt.Fprintf(progress, "%-17s %4.0f s\n", m.name, time.Since(begun).Seconds())
 	}
 	return rows, all
 }
