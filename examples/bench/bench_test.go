@@ -31,6 +31,9 @@ func TestMain(m *testing.M) {
 	if status, ok := witnessChild(os.Args); ok {
 		os.Exit(status)
 	}
+	if status, ok := plainChild(os.Args); ok {
+		os.Exit(status)
+	}
 	if len(os.Args) == 3 && os.Args[1] == syncsArgument {
 		took, err := syncMicroseconds(os.Args[2])
 		fmt.Print(took)

@@ -75,66 +75,6 @@ func inserts(db *sqlitelog.DB) http.Handler {
 	})
 }
 
-// plain is a SQLite database without mirroring, as durable as the principal's: same driver, WAL, synchronous=FULL.
-type plain struct {
-	conns  []*sqlite.Conn
-	shared sync.Mutex // held to use the first, when all writers share it
-}
-
-func openPlain(path string, conns int) (*plain, error) {
-	p := &plain{}
-	for i := range conns {
-		conn, err := sqlite.OpenConn(path, sqlite.OpenReadWrite, sqlite.OpenCreate, sqlite.OpenWAL)
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("open plain SQLite: %w", err), p.close())
-		}
-		p.conns = append(p.conns, conn)
-		script := "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 10000;"
-		if i == 0 {
-			script += embeddedTable
-		}
-		if err := runScript(conn, script); err != nil {
-			return nil, errors.Join(fmt.Errorf("open plain SQLite: %w", err), p.close())
-		}
-	}
-	return p, nil
-}
-
-// runScript runs statements outside of a transaction.
-func runScript(conn *sqlite.Conn, script string) error {
-	for script != "" {
-		stmt, rest, err := conn.PrepareTransient(script)
-		if err != nil {
-			return err
-		}
-		for more := true; more && err == nil; {
-			more, err = stmt.Step()
-		}
-		if err = errors.Join(err, stmt.Finalize()); err != nil {
-			return err
-		}
-		script = script[len(script)-rest:]
-	}
-	return nil
-}
-
-func (p *plain) close() (all error) {
-	for _, conn := range p.conns {
-		all = errors.Join(all, conn.Close())
-	}
-	return all
-}
-
-// oneByOne lets writers take turns on one connection, which is the fastest that SQLite can do.
-func (p *plain) oneByOne(_, a int) error {
-	p.shared.Lock()
-	defer p.shared.Unlock()
-	return insertOne(p.conns[0], a)
-}
-
-// each lets every writer use a connection of its own.
-func (p *plain) each(writer, a int) error { return insertOne(p.conns[writer], a) }
-
 // embeddedSide is one of those that are compared: it lets writers write for some time.
 type embeddedSide struct {
 	name string
@@ -142,44 +82,51 @@ type embeddedSide struct {
 }
 
 // embedded measures what mirroring costs an embedded database, in FULL and OFF, beside plain SQLite.
-func embedded(ctx context.Context, l *lab) ([]row, error) {
-	full, err := l.newEmbedded(ctx, "full", "FULL")
-	if err != nil {
-		return nil, err
-	}
-	off, err := l.newEmbedded(ctx, "off", "OFF")
-	if err != nil {
-		return nil, err
-	}
-	const most = 8
-	plain, err := openPlain(filepath.Join(l.dir, "plain.db"), most)
-	if err != nil {
-		return nil, err
-	}
-	l.atClose(plain.close)
-	own := func(write func(writer, a int) error) func(context.Context, int, time.Duration) (float64, error) {
-		return func(_ context.Context, count int, lasts time.Duration) (float64, error) {
-			return writers(count, lasts, write)
-		}
-	}
-	sides := []embeddedSide{{"FULL", full}, {"OFF", off}, {"plain SQLite", own(plain.oneByOne)}}
-	var rows []row
-	for _, count := range []int{1, most} {
-		if count > 1 {
-			sides = append(sides, embeddedSide{"plain SQLite, 8 connections", own(plain.each)})
-		}
-		got, err := l.embeddedTurns(ctx, sides, count)
+func embedded(d disk) func(context.Context, *lab) ([]row, error) {
+	return func(ctx context.Context, l *lab) ([]row, error) {
+		sides, err := l.embeddedSides(ctx, d)
 		if err != nil {
-			return rows, err
+			return nil, err
 		}
-		name := fmt.Sprintf("embedded-c%d", count)
-		rows = append(rows, beside(name+" FULL", "tx/s", got[0], sides[2].name, got[2], goal{}))
-		if count > 1 {
-			rows = append(rows, beside(name+" FULL", "tx/s", got[0], sides[3].name, got[3], goal{}))
+		full, off, shared, each := sides[0], sides[1], sides[2], sides[3]
+		prefix := map[disk]string{ordinaryDisk: "embedded", slowDisk: "slow-embedded"}[d]
+		alone, err := l.embeddedTurns(ctx, []embeddedSide{full, off, shared}, 1)
+		if err != nil {
+			return nil, err
 		}
-		rows = append(rows, beside(name+" OFF", "tx/s", got[1], sides[2].name, got[2], goal{}))
+		eight, err := l.embeddedTurns(ctx, sides, 8)
+		if err != nil {
+			return nil, err
+		}
+		return []row{
+			beside(prefix+"-c1 FULL", "tx/s", alone[0], shared.name, alone[2], goal{}),
+			beside(prefix+"-c1 OFF", "tx/s", alone[1], shared.name, alone[2], goal{}),
+			beside(prefix+"-c8 FULL", "tx/s", eight[0], shared.name, eight[2], goal{}),
+			beside(prefix+"-c8 FULL", "tx/s", eight[0], each.name, eight[3], goal{}),
+			beside(prefix+"-c8 OFF", "tx/s", eight[1], shared.name, eight[2], goal{}),
+		}, nil
 	}
-	return rows, nil
+}
+
+// embeddedSides are a pair in FULL, one in OFF, and plain SQLite whose writers share a connection, or have one each.
+func (l *lab) embeddedSides(ctx context.Context, d disk) ([]embeddedSide, error) {
+	if d == slowDisk {
+		if err := l.slowSyncs(); err != nil {
+			return nil, err
+		}
+	}
+	full, err := l.newEmbedded(ctx, d, "FULL")
+	if err != nil {
+		return nil, err
+	}
+	off, err := l.newEmbedded(ctx, d, "OFF")
+	if err != nil {
+		return nil, err
+	}
+	return []embeddedSide{
+		{"FULL", full}, {"OFF", off},
+		{"plain SQLite", l.writePlain(d, "shared")}, {"plain SQLite, a connection each", l.writePlain(d, "each")},
+	}, nil
 }
 
 // embeddedTurns lets the writers work at each side in every round, beginning with another side each time. The first
@@ -208,8 +155,12 @@ func (l *lab) embeddedTurns(ctx context.Context, sides []embeddedSide, count int
 
 // newEmbedded starts two partners with a database each, and a witness, all of them processes. It returns when the
 // session is SYNCHRONIZED in that safety, and what lets writers work in the principal's process.
-func (l *lab) newEmbedded(ctx context.Context, name, safety string) (func(context.Context, int, time.Duration) (float64, error), error) {
-	cfg := trio.Config{Dir: filepath.Join(l.dir, "embedded-"+name), Profile: "default"}
+func (l *lab) newEmbedded(ctx context.Context, d disk, safety string) (func(context.Context, int, time.Duration) (float64, error), error) {
+	via, err := l.via(d)
+	if err != nil {
+		return nil, err
+	}
+	cfg := trio.Config{Dir: filepath.Join(l.dir, "embedded-"+safety), Profile: "default", Via: via}
 	if err := os.Mkdir(cfg.Dir, 0o700); err != nil {
 		return nil, err
 	}

@@ -100,16 +100,22 @@ func (l *lab) start(ctx context.Context, d disk, names ...string) ([]*pgtest.Ser
 	return started, errors.Join(errs...)
 }
 
+// slowSyncs makes the disk slow for every process that runs by way of via.
+func (l *lab) slowSyncs() (err error) {
+	if l.slow, err = newSlowed(filepath.Join(l.dir, "slow.sock")); err == nil {
+		l.fsync += float64(slowSync.Microseconds())
+	}
+	return err
+}
+
 // slowDown prepares a directory of programs whose server runs on a slow disk.
 func (l *lab) slowDown() error {
 	if l.slow != nil {
 		return nil
 	}
-	var err error
-	if l.slow, err = newSlowed(filepath.Join(l.dir, "slow.sock")); err != nil {
+	if err := l.slowSyncs(); err != nil {
 		return err
 	}
-	l.fsync += float64(slowSync.Microseconds())
 	l.slowBin = pgtest.Install{Bin: filepath.Join(l.dir, "bin"), Version: l.install.Version}
 	if err := os.Mkdir(l.slowBin.Bin, 0o755); err != nil {
 		return err

@@ -40,6 +40,9 @@ func main() {
 	if status, ok := witnessChild(os.Args); ok {
 		os.Exit(status)
 	}
+	if status, ok := plainChild(os.Args); ok {
+		os.Exit(status)
+	}
 	os.Exit(start(os.Args[1:], os.Stdout, os.Stderr))
 }
 

@@ -34,7 +34,8 @@ func metrics() []metric {
 		{"step", step},
 		{"memory", memory},
 		{"witness", manySessions},
-		{"embedded", embedded},
+		{"embedded", embedded(ordinaryDisk)},
+		{"slow-embedded", embedded(slowDisk)},
 	}
 }
 
