@@ -66,27 +66,28 @@ func (k *embedded) kill(ctx context.Context, p mirror.Server) (at time.Time, err
 	return at, errors.Join(err, k.Kill(p))
 }
 
-// beginUpload returns when an upload is committed on the principal's own disk.
+// beginUpload returns when an upload is committed on the principal's own disk, and nothing more: all clients wait.
 func (k *embedded) beginUpload(ctx context.Context, p mirror.Server) error {
 	c := k.caller()
 	defer c.hangUp()
-	var before, now mirror.LSN
+	var before, last, now mirror.LSN
 	if err := c.call(ctx, p, http.MethodGet, "/end", nil, &before); err != nil {
 		return err
 	}
 	done := make(chan error, 1)
-	go func() { done <- c.call(ctx, p, http.MethodPost, "/uploads", nil, nil) }() // ends with the process at the latest
+	go func() { done <- c.call(ctx, p, http.MethodPost, "/uploads", nil, new(any)) }() // ends with the process at the latest
 	err := k.Await(ctx, func() (bool, string, error) {
 		select {
 		case err := <-done:
 			return false, "", fmt.Errorf("the upload was answered, though the mirror does not have it: %w", err)
 		default:
 		}
+		last = now
 		err := c.call(ctx, p, http.MethodGet, "/end", nil, &now)
-		return now >= before+uploadMiB<<20, "the upload is not committed", err
+		return now >= before+uploadMiB<<20 && now == last, "the upload is not committed, or commits do not wait for the mirror", err
 	})
 	if err == nil {
-		k.out.note("the mirror's process is paused: an upload of %d MiB is on the principal's disk alone, and not acknowledged", uploadMiB)
+		k.out.note("the mirror's process is paused: an upload of %d MiB is on the principal's disk alone, and every client waits", uploadMiB)
 	}
 	return err
 }

@@ -2,11 +2,10 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
-	"strconv"
 
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
@@ -25,7 +24,7 @@ const makeEmbedded = `
 	END;
 	CREATE TABLE article (code TEXT PRIMARY KEY, price REAL, attributes TEXT, picture BLOB) WITHOUT ROWID;
 	CREATE TABLE visit (day TEXT, page TEXT, visits INTEGER, PRIMARY KEY (day, page));
-	CREATE TABLE upload (name TEXT, content BLOB);
+	CREATE TABLE upload (part INTEGER, content BLOB);
 	WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
 		INSERT INTO account (id, owner) SELECT i, 'owner ' || i FROM n;
 	WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
@@ -118,14 +117,15 @@ func readBooks(ctx context.Context, db *sqlitelog.DB) (all books, err error) {
 }
 
 // uploadMiB is the size of an upload. It has to be more than the system keeps on the way between two processes.
-const uploadMiB = 16
+const uploadMiB = 8
 
 // upload writes so much in one transaction that it is not shipped at once.
 func upload(ctx context.Context, db *sqlitelog.DB) error {
+	content := make([]byte, 1<<20)
+	rand.Read(content)
 	return db.Write(ctx, func(conn *sqlite.Conn) error {
 		for i := range uploadMiB {
-			err := sqlitex.Execute(conn, "INSERT INTO upload VALUES (?, randomblob(1048576))",
-				&sqlitex.ExecOptions{Args: []any{fmt.Sprintf("part %s", strconv.Itoa(i))}})
+			err := sqlitex.Execute(conn, "INSERT INTO upload (part, content) VALUES (?, ?)", &sqlitex.ExecOptions{Args: []any{i, content}})
 			if err != nil {
 				return err
 			}

@@ -29,7 +29,7 @@ func TestTour(t *testing.T) {
 	own := map[string][]string{
 		"postgres": {`backend: PostgreSQL \d+ from /`, `psql with both servers in its DSN finds partner-b`, `killed after [1-9]\d* acknowledged`},
 		"sqlite": {
-			`backend: SQLite, embedded`, `an upload of 16 MiB is on the principal's disk alone, and not acknowledged`,
+			`backend: SQLite, embedded`, `an upload of 8 MiB is on the principal's disk alone, and every client waits`,
 			`partner-a +saved [1-9]\d* transactions that the principal never had`, `partner-a +undid them`,
 			`lost-transactions-2-\S+ holds the [1-9]\d* transactions that partner-a had committed`,
 			`the mirror can be read \([1-9]\d* payments\), and refuses to write: .* read-only here, this is the mirror: ask http://127`,
