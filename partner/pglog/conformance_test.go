@@ -16,7 +16,12 @@ import (
 )
 
 // TestConformance: PostgreSQL is a backend as any other.
-func TestConformance(t *testing.T) {
+func TestConformance(t *testing.T) { testConformance(t, false) }
+
+// TestConformanceThroughPartner: so it is where log, queries and copies go by the partners' own connection.
+func TestConformanceThroughPartner(t *testing.T) { testConformance(t, true) }
+
+func testConformance(t *testing.T, through bool) {
 	t.Parallel()
 	var servers [2]*pgtest.Server
 	var starting sync.WaitGroup
@@ -37,16 +42,20 @@ func TestConformance(t *testing.T) {
 		adminExec(t, servers[0].DSN(database), "CREATE TABLE entry (id integer PRIMARY KEY, body text NOT NULL)",
 			"GRANT ALL ON entry TO clerk", "INSERT INTO entry VALUES (1, 'from before')")
 		return conformance.Pair{
-			A: conformingSide(t, servers[0], servers[1], database),
-			B: conformingSide(t, servers[1], servers[0], database),
+			A: conformingSide(t, servers[0], servers[1], database, through),
+			B: conformingSide(t, servers[1], servers[0], database, through),
 		}
 	})
 }
 
-func conformingSide(t *testing.T, own, other *pgtest.Server, database string) conformance.Side {
+func conformingSide(t *testing.T, own, other *pgtest.Server, database string, through bool) conformance.Side {
+	cfg := Config{DSN: Secret(own.DSN(database)), PeerDSN: Secret(other.DSN(database)), ThroughPartner: through}
+	if through { // the address is one that nobody has
+		cfg.PeerDSN = Secret("postgres://postgres@192.0.2.1/" + database)
+	}
 	return conformance.Side{
 		Backend: func() backend.Backend {
-			b, err := New(Config{DSN: Secret(own.DSN(database)), PeerDSN: Secret(other.DSN(database))})
+			b, err := New(cfg)
 			require.NoError(t, err)
 			return b
 		},

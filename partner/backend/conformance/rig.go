@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -77,7 +78,7 @@ func (r *rig) within(limit time.Duration) context.Context {
 func (r *rig) ctx() context.Context { return r.within(patience) }
 
 func (r *rig) newSide(of Side, self mirror.Server) *side {
-	s := &side{Side: of, r: r, self: self, dir: r.t.TempDir()}
+	s := &side{Side: of, r: r, self: self, dir: shortDir(r.t)}
 	var err error
 	s.listener, err = net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(r.t, err)
@@ -305,4 +306,13 @@ func (r *rig) name(seq mirror.RoleSeq, incarnation int) string {
 func (r *rig) eventually(what string, so func() bool) {
 	r.t.Helper()
 	require.Eventually(r.t, so, patience, 5*time.Millisecond, what)
+}
+
+// shortDir is a directory for this test, with a path that leaves room for the name of a socket.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "pair")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	return dir
 }
