@@ -92,7 +92,7 @@ func (c Config) validateNames() error {
 		}
 	}
 	if c.Backend == nil {
-		return errors.New("Backend is empty: give the database on this side, as pglog.New makes it for one of PostgreSQL")
+		return errors.New("field Backend is empty: give the database on this side, as pglog.New makes it for one of PostgreSQL")
 	}
 	return nil
 }

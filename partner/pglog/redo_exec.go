@@ -128,9 +128,6 @@ func (s *redoSession) singlyMends(err error) bool {
 	return !transient(err) && !errors.Is(err, ErrRedoneElsewhere)
 }
 
-// errValue stands for a value that is not what its column is here. One by one the server itself says so.
-var errValue = errors.New("value does not fit its column")
-
 // finish counts the transactions of a batch and takes their memory back.
 func (s *redoSession) finish(txns ...*openTxn) {
 	var bytes, rows uint64

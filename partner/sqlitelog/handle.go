@@ -25,10 +25,9 @@ type handle struct {
 
 // hooks are called by SQLite within calls of the driver, on the goroutine of the caller.
 type hooks struct {
-	change  func(tls *libc.TLS, _, db uintptr, op int32, schema, table uintptr, oldKey, newKey int64)
-	trace   func(tls *libc.TLS, event uint32, _, stmt, x uintptr) int32
-	commit  func(tls *libc.TLS, _ uintptr) int32
-	changed uintptr // the data of the change hook: zero, which tells it from anybody else's
+	change func(tls *libc.TLS, _, db uintptr, op int32, schema, table uintptr, oldKey, newKey int64)
+	trace  func(tls *libc.TLS, event uint32, _, stmt, x uintptr) int32
+	commit func(tls *libc.TLS, _ uintptr) int32
 }
 
 var errDriver = errors.New("this version of zombiezen.com/go/sqlite is built otherwise than the one in this module's go.mod: use that version")

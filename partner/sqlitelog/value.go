@@ -169,16 +169,6 @@ func (c *cursor) bytes() []byte {
 	return b
 }
 
-// count reads how many of something follow, each of at least one byte.
-func (c *cursor) count() int {
-	n := c.uvarint()
-	if n > uint64(len(c.rest)) {
-		c.fail()
-		return 0
-	}
-	return int(n)
-}
-
 func (c *cursor) value() Value {
 	v := Value{Kind: Kind(c.byte())}
 	switch v.Kind {

@@ -45,15 +45,15 @@ func (db *DB) Write(ctx context.Context, f func(*sqlite.Conn) error) error {
 
 // commitAs returns the end of the log that f has seen, its own transaction included.
 func (db *DB) commitAs(ctx context.Context, c *call, f func(*sqlite.Conn) error) (at mirror.LSN, committed bool, err error) {
-	w, err := db.take(ctx)
-	if err != nil {
+	if _, err := db.take(ctx); err != nil {
 		return 0, false, err
 	}
 	defer db.give()
 	if err := db.faulty(); err != nil {
 		return 0, false, err
 	}
-	if w, err = db.switchTo(false); err != nil {
+	w, err := db.switchTo(false)
+	if err != nil {
 		return 0, false, db.broken(err)
 	}
 	if err := w.guard.own(w.start); err != nil {
