@@ -155,7 +155,9 @@ func (d *dataPath) aligned(ctx context.Context, reign backend.Reign, duty mirror
 		return d.ofLog(fmt.Errorf("begin the hardened log: %w", err))
 	}
 	crashpoint.Hit(crashpoint.LogBegun)
-	return crashpoint.After(crashpoint.AlignedTold, d.p.host.Ask(ctx, mirror.Event{Kind: mirror.EventAligned, Seq: duty.Seq, LSN: reign.Start}))
+	// What the session is told changes its wish, which ends ctx: the answer is waited for all the same.
+	return crashpoint.After(crashpoint.AlignedTold,
+		d.p.host.Ask(context.WithoutCancel(ctx), mirror.Event{Kind: mirror.EventAligned, Seq: duty.Seq, LSN: reign.Start}))
 }
 
 // failure is what is not tried again for a while.
