@@ -3,6 +3,7 @@ package sqlitelog
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -300,21 +301,26 @@ func TestCommitsWaitForTheMirror(t *testing.T) {
 	require.ErrorAs(t, err, &unconfirmed)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 
-	// So does a gate that is closed meanwhile.
-	waiting := make(chan error, 1)
-	before = db.End()
-	go func() { waiting <- exec(db, "INSERT INTO t VALUES (5, 5)") }()
-	for db.End() == before {
-		db.mu.Lock()
-		grown := db.mu.grown
-		db.mu.Unlock()
-		if db.End() == before {
-			<-grown
+	// So does a gate that is closed meanwhile, also when nobody is waited for any more before the Write has noticed.
+	for i := range 20 {
+		waiting := make(chan error, 1)
+		before = db.End()
+		go func() { waiting <- exec(db, fmt.Sprintf("INSERT INTO t VALUES (%d, 5)", 100+i)) }()
+		for db.End() == before {
+			db.mu.Lock()
+			grown := db.mu.grown
+			db.mu.Unlock()
+			if db.End() == before {
+				<-grown
+			}
 		}
+		require.NoError(t, db.SetGate(ctx, mirror.GateClosed, 0))
+		require.NoError(t, db.WaitRemove(ctx))
+		require.ErrorAs(t, <-waiting, &unconfirmed)
+		_, err = db.WaitMirror(ctx, "m")
+		require.NoError(t, err)
+		require.NoError(t, db.SetGate(ctx, mirror.GateOpen, 0))
 	}
-	require.NoError(t, db.SetGate(ctx, mirror.GateClosed, 0))
-	require.ErrorAs(t, <-waiting, &unconfirmed)
-	require.NoError(t, db.SetGate(ctx, mirror.GateOpen, 0))
 
 	// What is in force outlives a restart; letting commits go on alone does not.
 	require.NoError(t, db.Close())
