@@ -3,6 +3,7 @@ package partner
 import (
 	"bytes"
 	"context"
+	"errors"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 
 	"github.com/f19126b3/dbmirror/mirror"
@@ -198,26 +200,64 @@ func endedWaits(c *chaos, w *work) {
 // poisonedWait: a stranger under the mirror's name reports more than there is. From then on the server lets every commit
 // return, until it is restarted. The session notices the stranger, does not say SYNCHRONIZED any more, and says why.
 func poisonedWait(c *chaos, _ *work) {
-	name, err := c.waitedFor(released)
-	require.NoError(c.t, err)
-	require.NoError(c.t, c.insist(c.principal, released, func(ctx context.Context, conn *pgx.Conn) error {
-		_, err := conn.Exec(ctx, "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_replication WHERE application_name = $1", name)
-		return err // the stranger comes first, so that it is he whom the server believes
-	}))
-	stranger, end, err := c.attach(c.t.Context(), name)
-	require.NoError(c.t, err)
-	require.NoError(c.t, pglogrepl.SendStandbyStatusUpdate(c.t.Context(), stranger, pglogrepl.StandbyStatusUpdate{WALWritePosition: end + 1<<40}))
+	stranger := c.poison(4 * released)
 	require.Eventually(c.t, func() bool {
 		st, err := c.ask(c.principal)
 		return err == nil && !st.Record.InSync
 	}, 2*released, 20*time.Millisecond, "the stranger is noticed")
 	require.NoError(c.t, stranger.Close(c.t.Context()))
+	claimed := false
 	require.Eventually(c.t, func() bool {
 		st, err := c.ask(c.principal)
-		require.False(c.t, err == nil && st.Record.InSync, "in sync at a server that lets every commit return")
-		return err == nil && strings.Contains(st.Trouble, "commits do not wait for a mirror") && strings.Contains(st.Trouble, "restart the server")
+		claimed = claimed || err == nil && st.Record.InSync
+		return claimed || err == nil && strings.Contains(st.Trouble, "commits do not wait for a mirror") && strings.Contains(st.Trouble, "restart the server")
 	}, 4*released, 20*time.Millisecond, "the cause and the mend are shown")
+	require.False(c.t, claimed, "in sync at a server that lets every commit return")
 	c.away(c.principal)
 	require.NoError(c.t, c.pg[c.principal].Stop("fast"))
 	require.NoError(c.t, c.restart(c.principal))
+}
+
+// poison reports, under the name that commits wait for, more than there is, and returns when the server believed it. It
+// believes the one of that name who connected first, so the mirror's walsender is ended, and ended again when it was
+// quicker.
+func (c *chaos) poison(limit time.Duration) (stranger *pgconn.PgConn) {
+	require.NoError(c.t, c.insist(c.principal, limit, func(ctx context.Context, conn *pgx.Conn) error {
+		name, err := c.waitedFor(limit)
+		if err != nil {
+			return err
+		}
+		_, err = conn.Exec(ctx, "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_replication WHERE application_name = $1", name)
+		if err != nil {
+			return err
+		}
+		var end pglogrepl.LSN
+		if stranger, end, err = c.attach(ctx, name); err != nil {
+			return err
+		}
+		if err = c.believed(ctx, conn, stranger, end+1<<40); err != nil {
+			_ = stranger.Close(ctx)
+		}
+		return err
+	}))
+	return stranger
+}
+
+// believed reports a position until the server has taken it for the mirror's, or has it and takes another's.
+func (c *chaos) believed(ctx context.Context, conn *pgx.Conn, stranger *pgconn.PgConn, position pglogrepl.LSN) error {
+	for sync := false; ; c.pause(5 * time.Millisecond) {
+		err := pglogrepl.SendStandbyStatusUpdate(ctx, stranger, pglogrepl.StandbyStatusUpdate{WALWritePosition: position})
+		if err != nil || sync { // one report has come after it was seen to count
+			return err
+		}
+		var heard bool
+		err = conn.QueryRow(ctx, `SELECT coalesce(flush_lsn = $2::text::pg_lsn, false) AND state = 'streaming', sync_state = 'sync'
+			FROM pg_stat_replication WHERE pid = $1`, int32(stranger.PID()), position.String()).Scan(&heard, &sync)
+		if err == nil && heard && !sync {
+			err = errors.New("the server believes another walsender")
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
