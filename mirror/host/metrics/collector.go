@@ -60,16 +60,9 @@ type Collector struct {
 func NewCollector(source func() []Source) *Collector {
 	c := &Collector{source: source}
 	for _, f := range families() {
-		labels := append([]string{"session", "server"}, f.labels...)
-		c.metrics = append(c.metrics, metric{f, prometheus.NewDesc("dbmirror_"+f.name, f.help, labels, nil)})
+		c.metrics = append(c.metrics, prepare(f))
 	}
 	return c
-}
-
-// metric is a family with the description that a registry wants.
-type metric struct {
-	family
-	desc *prometheus.Desc
 }
 
 // Describe implements prometheus.Collector.
@@ -81,15 +74,14 @@ func (c *Collector) Describe(to chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c *Collector) Collect(to chan<- prometheus.Metric) {
-	for _, s := range c.source() {
-		for _, m := range c.metrics {
-			if m.partners && !s.Status.Self.IsPartner() {
-				continue
-			}
-			m.emit(&s, func(v float64, labels ...string) {
-				all := append([]string{s.Session, s.Status.Self.String()}, labels...)
-				to <- prometheus.MustNewConstMetric(m.desc, m.kind, v, all...)
-			})
+	all := subjectsOf(c.source())
+	partners := partners(all)
+	for i := range c.metrics {
+		m := &c.metrics[i]
+		if m.partners {
+			m.collect(partners, to)
+		} else {
+			m.collect(all, to)
 		}
 	}
 }

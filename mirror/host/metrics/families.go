@@ -1,6 +1,8 @@
 package metrics
 
 import (
+	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -15,13 +17,39 @@ type family struct {
 	name     string // without the prefix
 	kind     prometheus.ValueType
 	partners bool     // a witness has none
-	labels   []string // beside session and server
+	labels   []string // beside session and server, in the order of the alphabet
 	help     string
-	emit     func(*Source, emit)
+	series   []series
 }
 
-// emit takes one series: its value and the values of its own labels.
-type emit func(v float64, labels ...string)
+// series is one of a family, of every source that has it.
+type series struct {
+	labels []string              // values of the family's labels
+	value  func(*Source) float64 // absent if the source has none
+}
+
+// absent is the value of a series that is not shown.
+func absent() float64 { return math.NaN() }
+
+// one is the series of a family that has no labels of its own.
+func one(value func(*Source) float64) []series { return []series{{nil, value}} }
+
+// each is a series for every member of a list.
+func each[T any](list []T, text func(T) string, value func(*Source, T) float64) []series {
+	all := make([]series, len(list))
+	for i, member := range list {
+		all[i] = series{[]string{text(member)}, func(s *Source) float64 { return value(s, member) }}
+	}
+	return all
+}
+
+// through is every value from one to another.
+func through[T ~uint8](first, last T) (all []T) {
+	for v := first; v <= last; v++ {
+		all = append(all, v)
+	}
+	return all
+}
 
 const (
 	gauge   = prometheus.GaugeValue
@@ -36,80 +64,73 @@ func families() []family {
 func stateFamilies() []family {
 	return []family{
 		{"session_info", gauge, false, []string{"mode"}, "One series with value 1: the operating mode.",
-			func(s *Source, out emit) { out(1, slug(s.Status.Mode.String())) }},
+			each(through(mirror.ModeNone, mirror.ModeHighPerformance), slugOf, func(s *Source, m mirror.Mode) float64 {
+				if s.Status.Mode != m {
+					return absent()
+				}
+				return 1
+			})},
 		{"role", gauge, false, []string{"role"}, "1 for the role that this server has at present.",
-			func(s *Source, out emit) {
-				for r := mirror.RolePrincipal; r <= mirror.RoleWitness; r++ {
-					out(is(s.Status.Role == r), r.String())
-				}
-			}},
+			each(through(mirror.RolePrincipal, mirror.RoleWitness), mirror.Role.String, func(s *Source, r mirror.Role) float64 { return is(s.Status.Role == r) })},
 		{"state", gauge, false, []string{"state"}, "1 for the state that is shown.",
-			func(s *Source, out emit) {
-				for _, st := range mirror.States() {
-					out(is(s.Status.State == st), slug(st.String()))
-				}
-			}},
+			each(mirror.States(), slugOf, func(s *Source, st mirror.State) float64 { return is(s.Status.State == st) })},
 		{"reason", gauge, false, []string{"reason"}, "1 for the reason of the state that is shown.",
-			func(s *Source, out emit) {
-				for _, r := range mirror.Reasons() {
-					out(is(s.Status.Reason == r), slug(r.String()))
-				}
-			}},
+			each(mirror.Reasons(), slugOf, func(s *Source, r mirror.Reason) float64 { return is(s.Status.Reason == r) })},
 		{"quorum", gauge, false, []string{"quorum"}, "1 for the servers that see each other, as this one knows it.",
-			func(s *Source, out emit) {
-				for _, q := range mirror.Quorums() {
-					out(is(s.Status.Quorum == q), q.String())
-				}
-			}},
+			each(mirror.Quorums(), mirror.Quorum.String, func(s *Source, q mirror.Quorum) float64 { return is(s.Status.Quorum == q) })},
 		{"witness_state", gauge, true, []string{"state"}, "1 for the state of the witness as this partner knows it; none if no witness is set.",
-			witnessState},
+			each([]string{"unknown", "connected", "disconnected"}, func(state string) string { return state }, witnessState)},
 		{"safety_full", gauge, false, nil, "1 if commits are to wait for the mirror.",
-			func(s *Source, out emit) { out(is(s.Status.Record.Safety == mirror.SafetyFull)) }},
+			one(func(s *Source) float64 { return is(s.Status.Record.Safety == mirror.SafetyFull) })},
 		flag("serving", "1 if clients may use the database.", func(s *mirror.Status) bool { return s.Serving }),
 		flag("exposed", "1 if this principal acknowledges commits without the mirror.", func(s *mirror.Status) bool { return s.Exposed }),
 		{"exposed_seconds_total", counter, true, nil, "Time for which this server has acknowledged commits without the mirror.",
-			func(s *Source, out emit) { out(s.Extra.ExposedTotal.Seconds()) }},
-		{"last_transition_timestamp_seconds", gauge, false, nil, "When the shown state last changed.",
-			func(s *Source, out emit) {
-				if !s.Extra.LastTransition.IsZero() {
-					out(float64(s.Extra.LastTransition.UnixMilli()) / 1000)
-				}
-			}},
-		{"state_transitions_total", counter, false, []string{"from", "to"}, "Changes of the shown state.", transitions},
-		{"failovers_total", counter, true, []string{"kind"}, "Times that this server became principal.",
-			func(s *Source, out emit) {
-				f := s.Extra.FailoversTotal
-				out(float64(f.Automatic), "automatic")
-				out(float64(f.Manual), "manual")
-				out(float64(f.Forced), "forced")
-			}},
+			one(func(s *Source) float64 { return s.Extra.ExposedTotal.Seconds() })},
+		{"last_transition_timestamp_seconds", gauge, false, nil, "When the shown state last changed.", one(lastTransition)},
+		{"state_transitions_total", counter, false, []string{"from", "to"}, "Changes of the shown state.", transitions()},
+		{"failovers_total", counter, true, []string{"kind"}, "Times that this server became principal.", []series{
+			{[]string{"automatic"}, func(s *Source) float64 { return float64(s.Extra.FailoversTotal.Automatic) }},
+			{[]string{"manual"}, func(s *Source) float64 { return float64(s.Extra.FailoversTotal.Manual) }},
+			{[]string{"forced"}, func(s *Source) float64 { return float64(s.Extra.FailoversTotal.Forced) }},
+		}},
 	}
 }
 
-func witnessState(s *Source, out emit) {
+func witnessState(s *Source, state string) float64 {
 	if !s.Status.Record.HasWitness() {
-		return
+		return absent()
 	}
-	w := s.Status.Peers[mirror.Witness]
-	unknown := s.Status.Reason == mirror.ReasonStarting
-	out(is(unknown), "unknown")
-	out(is(!unknown && w.Connected), "connected")
-	out(is(!unknown && !w.Connected), "disconnected")
+	now := "disconnected"
+	switch {
+	case s.Status.Reason == mirror.ReasonStarting:
+		now = "unknown"
+	case s.Status.Peers[mirror.Witness].Connected:
+		now = "connected"
+	}
+	return is(now == state)
 }
 
-func transitions(s *Source, out emit) {
+func lastTransition(s *Source) float64 {
+	if s.Extra.LastTransition.IsZero() {
+		return absent()
+	}
+	return float64(s.Extra.LastTransition.UnixMilli()) / 1000
+}
+
+func transitions() (all []series) {
 	for _, from := range mirror.States() {
 		for _, to := range mirror.States() {
 			if from != to {
-				out(float64(s.Extra.TransitionsTotal[from][to]), slug(from.String()), slug(to.String()))
+				all = append(all, series{[]string{slugOf(from), slugOf(to)}, func(s *Source) float64 { return float64(s.Extra.TransitionsTotal[from][to]) }})
 			}
 		}
 	}
+	return all
 }
 
 func sequenceFamilies() []family {
 	number := func(name, help string, value func(*mirror.Status) uint64) family {
-		return family{name, gauge, false, nil, help, func(s *Source, out emit) { out(float64(value(&s.Status))) }}
+		return family{name, gauge, false, nil, help, one(func(s *Source) float64 { return float64(value(&s.Status)) })}
 	}
 	return []family{
 		number("role_sequence", "Role changes of the session so far.", func(s *mirror.Status) uint64 { return uint64(s.Record.Seq) }),
@@ -121,10 +142,10 @@ func sequenceFamilies() []family {
 
 func logFamilies() []family {
 	at := func(name, help string, value func(*mirror.Status) mirror.LSN) family {
-		return family{name, gauge, true, nil, help, func(s *Source, out emit) { out(float64(value(&s.Status))) }}
+		return family{name, gauge, true, nil, help, one(func(s *Source) float64 { return float64(value(&s.Status)) })}
 	}
 	bytes := func(name string, kind prometheus.ValueType, help string, value func(*Extra) uint64) family {
-		return family{name, kind, true, nil, help, func(s *Source, out emit) { out(float64(value(&s.Extra))) }}
+		return family{name, kind, true, nil, help, one(func(s *Source) float64 { return float64(value(&s.Extra)) })}
 	}
 	return []family{
 		at("failover_lsn_bytes", "End of the principal's log that is hardened at the mirror too.", func(s *mirror.Status) mirror.LSN { return s.Hardened.LSN }),
@@ -142,7 +163,7 @@ func logFamilies() []family {
 
 func linkFamilies() []family {
 	ticks := func(name string, partners bool, help string, value func(*mirror.Status) mirror.Tick) family {
-		return family{name, gauge, partners, nil, help, func(s *Source, out emit) { out(seconds(s, value(&s.Status))) }}
+		return family{name, gauge, partners, nil, help, one(func(s *Source) float64 { return seconds(s, value(&s.Status)) })}
 	}
 	return []family{
 		ticks("lease_remaining_seconds", true, "How long this principal may still serve if nobody vouches for it again; 0: no lease.", func(s *mirror.Status) mirror.Tick { return s.Lease }),
@@ -157,27 +178,23 @@ func linkFamilies() []family {
 		perPeer("received_bytes_total", counter, "Bytes of messages from that server.", func(s *Source, p mirror.Server) float64 { return float64(s.Extra.Peers[p].BytesReceived) }),
 		perPeer("ping_timeouts_total", counter, "Times that server was not heard within the timeout.", func(s *Source, p mirror.Server) float64 { return float64(s.Extra.Peers[p].PingTimeouts) }),
 		{"endpoint_logins_total", counter, false, []string{"result"}, "Logins and messages at this endpoint, by how they ended.",
-			func(s *Source, out emit) {
-				for r := range endpoint.ResultCount {
-					out(float64(s.Extra.LoginsTotal[r]), r.String())
-				}
-			}},
+			each(through(0, endpoint.ResultCount-1), endpoint.Result.String, func(s *Source, r endpoint.Result) float64 { return float64(s.Extra.LoginsTotal[r]) })},
 	}
 }
 
 // perPeer is a family with a series for each of the other servers.
 func perPeer(name string, kind prometheus.ValueType, help string, value func(*Source, mirror.Server) float64) family {
-	return family{name, kind, false, []string{"peer"}, help, func(s *Source, out emit) {
-		for p := mirror.PartnerA; p <= mirror.Witness; p++ {
-			if p != s.Status.Self {
-				out(value(s, p), p.String())
-			}
+	servers := through(mirror.PartnerA, mirror.Witness)
+	return family{name, kind, false, []string{"peer"}, help, each(servers, mirror.Server.String, func(s *Source, p mirror.Server) float64 {
+		if p == s.Status.Self {
+			return absent()
 		}
-	}}
+		return value(s, p)
+	})}
 }
 
 func flag(name, help string, value func(*mirror.Status) bool) family {
-	return family{name, gauge, true, nil, help, func(s *Source, out emit) { out(is(value(&s.Status))) }}
+	return family{name, gauge, true, nil, help, one(func(s *Source) float64 { return is(value(&s.Status)) })}
 }
 
 func seconds(s *Source, t mirror.Tick) float64 { return (time.Duration(t) * s.Tick).Seconds() }
@@ -188,6 +205,9 @@ func is(yes bool) float64 {
 	}
 	return 0
 }
+
+// slugOf writes the name of a value as a label value.
+func slugOf[T fmt.Stringer](v T) string { return slug(v.String()) }
 
 // slug writes a name as a label value: lower case, with underscores.
 func slug(name string) string {
