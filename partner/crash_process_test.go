@@ -20,6 +20,17 @@ type crash struct {
 	Role  mirror.Role
 }
 
+// by says whether a program that shows a role is the one that is meant. Where a partner tells another server what changes
+// its own role, it may show the role before that or the one after it; then it is the message that says which partner it is.
+func (c crash) by(shown mirror.Role) bool {
+	partner := func(r mirror.Role) bool { return r == mirror.RolePrincipal || r == mirror.RoleMirror }
+	switch c.Point {
+	case crashpoint.DrainedTold, crashpoint.TransferSent, crashpoint.VoteSent, crashpoint.GrantUnsent, crashpoint.GrantSent:
+		return shown == c.Role || partner(shown) && partner(c.Role)
+	}
+	return shown == c.Role
+}
+
 func (c crash) String() string { return fmt.Sprintf("%s / %s", c.Point, roleName(c.Role)) }
 
 // roleName is "starting" for a program that is only just opening what is on its disk, or that has no session yet.
@@ -54,7 +65,7 @@ func (c *crasher) arm(at crash) {
 		return
 	}
 	crashpoint.Arm(at.Point, func() {
-		if c.role() != at.Role {
+		if !at.by(c.role()) {
 			c.arm(at)
 			return
 		}
