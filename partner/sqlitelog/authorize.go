@@ -46,8 +46,8 @@ func (g *guard) judge(a sqlite.Action) *RefusedError {
 	case sqlite.OpCreateVTable:
 		return g.judgeModule(strings.ToLower(a.Module()))
 	case sqlite.OpInsert, sqlite.OpUpdate, sqlite.OpDelete, sqlite.OpDropTable, sqlite.OpAlterTable, sqlite.OpCreateTable,
-		sqlite.OpCreateIndex, sqlite.OpCreateTrigger:
-		if a.Database() == "temp" {
+		sqlite.OpCreateIndex, sqlite.OpCreateTrigger, sqlite.OpCreateTempTrigger:
+		if a.Database() == "temp" && a.Type() != sqlite.OpCreateTempTrigger {
 			return nil
 		}
 		if t := a.Table(); ours(t) || strings.EqualFold(t, "sqlite_dbpage") {

@@ -266,10 +266,10 @@ type ownRows struct {
 }
 
 func (o *ownRows) read(conn *sqlite.Conn) (err error) {
-	if o.meta, err = allRows(conn, "SELECT * FROM dbmirror_meta"); err != nil {
+	if o.meta, err = allRows(conn, "SELECT * FROM main.dbmirror_meta"); err != nil {
 		return err
 	}
-	if o.reigns, err = allRows(conn, "SELECT * FROM dbmirror_reign"); err != nil {
+	if o.reigns, err = allRows(conn, "SELECT * FROM main.dbmirror_reign"); err != nil {
 		return err
 	}
 	o.end, _, err = readLogBounds(conn)
@@ -290,21 +290,21 @@ func allRows(conn *sqlite.Conn, sql string) (all [][]Value, err error) {
 
 func (o *ownRows) write(conn *sqlite.Conn) error {
 	for _, table := range [...]string{"meta", "log", "slot", "reign", "progress"} {
-		if err := run(conn, "DELETE FROM dbmirror_"+table); err != nil {
+		if err := run(conn, "DELETE FROM main.dbmirror_"+table); err != nil {
 			return err
 		}
 	}
 	for _, row := range o.meta {
-		if err := run(conn, "INSERT INTO dbmirror_meta VALUES (?, ?)", row...); err != nil {
+		if err := run(conn, "INSERT INTO main.dbmirror_meta VALUES (?, ?)", row...); err != nil {
 			return err
 		}
 	}
 	for _, row := range o.reigns {
-		if err := run(conn, "INSERT INTO dbmirror_reign VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row...); err != nil {
+		if err := run(conn, "INSERT INTO main.dbmirror_reign VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row...); err != nil {
 			return err
 		}
 	}
-	return run(conn, "INSERT INTO dbmirror_log (lsn, last, data) VALUES (?, 1, x'')", intValue(int64(o.end)))
+	return run(conn, "INSERT INTO main.dbmirror_log (lsn, last, data) VALUES (?, 1, x'')", intValue(int64(o.end)))
 }
 
 func syncFile(path string) error {

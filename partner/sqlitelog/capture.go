@@ -32,11 +32,9 @@ type capture struct {
 	wrote   bool // out holds a change
 	err     error
 
-	ddl       uintptr // the statement that changes the schema and runs now
-	ddlText   string
-	ddlSchema int64 // the schema's version before it
-	cut       bool  // a part of the transaction has been written: it cannot be rolled back to before that
-	altered   bool  // the schema was changed
+	ddl     *definition // the statement that changes the schema and runs now
+	cut     bool        // a part of the transaction has been written: it cannot be rolled back to before that
+	altered bool        // the schema was changed
 
 	proof bool // the log row was seen: the hook is in force
 }
@@ -46,7 +44,8 @@ type captureState uint8
 const (
 	captureOff  captureState = iota // nothing may change
 	captureOn                       // a client's transaction
-	capturing                       // rows are read, or a statement that changes the schema runs: what it does is not for the log
+	capturing                       // rows are read: nothing of a client runs
+	defining                        // a statement that changes the schema runs: what it does is not for the log, but for its side effects
 	captureOwn                      // this package changes what is its own
 	captureRedo                     // redo or undo: everything may change
 )
@@ -68,14 +67,14 @@ type touch struct {
 
 func newCapture(conn *sqlite.Conn, h *handle, limit int64) *capture {
 	c := &capture{conn: conn, h: h, limit: limit, tables: map[string]*table{}}
-	h.hooks = hooks{change: c.change, trace: c.trace, commit: c.commit}
+	h.hooks = hooks{change: c.change, trace: c.trace, commit: c.commit, rollback: c.rollback}
 	return c
 }
 
 // begin makes ready for a client's transaction.
 func (c *capture) begin(at time.Time) {
 	c.state, c.touched, c.order, c.size, c.out, c.wrote, c.err = captureOn, map[*table]*touched{}, nil, 0, newTransaction(at), false, nil
-	c.ddl, c.cut, c.altered, c.proof = 0, false, false, false
+	c.ddl, c.cut, c.altered, c.proof = nil, false, false, false
 }
 
 // during runs f in another state.
@@ -94,6 +93,13 @@ func (c *capture) commit(*libc.TLS, uintptr) int32 {
 	return 1 // nothing else commits: the statement fails and is rolled back
 }
 
+// rollback is told when SQLite ends a transaction without a commit. What a client does after that is not in it.
+func (c *capture) rollback(*libc.TLS, uintptr) {
+	if c.state == captureOn || c.state == defining {
+		c.fail(errEnded)
+	}
+}
+
 func (c *capture) fail(err error) {
 	if c.err == nil {
 		c.err = err
@@ -102,21 +108,32 @@ func (c *capture) fail(err error) {
 
 // change is told of a row before it changes.
 func (c *capture) change(tls *libc.TLS, _, _ uintptr, what int32, schema, name uintptr, oldKey, newKey int64) {
+	if libc.GoString(schema) != "main" {
+		return
+	}
+	n := libc.GoString(name)
 	switch c.state {
 	case captureOwn:
-		c.proof = c.proof || libc.GoString(name) == logTable
-		if n := libc.GoString(name); !ours(n) && !internal(n) {
+		c.proof = c.proof || n == logTable
+		if !ours(n) && !internal(n) {
 			c.fail(&RefusedError{"table " + n + " was changed while the transaction was being committed", "this kind of virtual table cannot be mirrored: drop it"})
 		}
 		return
 	case captureOn:
+		if internal(n) && !strings.EqualFold(n, "sqlite_sequence") {
+			c.fail(&RefusedError{"table " + n + " is not for clients", "leave it to ANALYZE"})
+		}
+	case defining:
+		if !c.ddl.tables[n] {
+			return
+		}
 	default:
 		return
 	}
-	if c.err != nil || libc.GoString(schema) != "main" {
+	if c.err != nil {
 		return
 	}
-	t, err := c.table(libc.GoString(name))
+	t, err := c.table(n)
 	if err != nil || t == nil {
 		c.fail(err)
 		return
@@ -201,7 +218,7 @@ func (c *capture) tooLarge() error {
 // trace is told of each statement before it begins and after its end.
 func (c *capture) trace(tls *libc.TLS, event uint32, _, stmt, x uintptr) int32 {
 	if event == lib.SQLITE_TRACE_PROFILE {
-		if c.ddl != 0 && c.ddl == stmt {
+		if c.ddl != nil && c.ddl.stmt == stmt {
 			c.schemaChanged()
 		}
 		return 0
@@ -222,77 +239,6 @@ func (c *capture) trace(tls *libc.TLS, event uint32, _, stmt, x uintptr) int32 {
 		}
 	}
 	return 0
-}
-
-// schemaChanges ends a part of the transaction before a statement that may change the schema.
-func (c *capture) schemaChanges(stmt uintptr, text string) {
-	c.state = capturing
-	version, err := number(c.conn, "PRAGMA schema_version")
-	if err == nil {
-		err = c.collect()
-	}
-	if err != nil {
-		c.fail(err)
-	}
-	c.ddl, c.ddlText, c.ddlSchema = stmt, text, version
-}
-
-// schemaChanged takes the statement into the log if it has changed the schema. One that failed, or found nothing to do,
-// has not; nor has one that is about temporary things.
-func (c *capture) schemaChanged() {
-	c.ddl = 0
-	c.tables = map[string]*table{}
-	err := c.during(capturing, func() error {
-		version, err := number(c.conn, "PRAGMA schema_version")
-		analyze := firstWord(c.ddlText) == "ANALYZE"
-		if err != nil || version == c.ddlSchema && !analyze {
-			return err
-		}
-		c.cut, c.altered, c.wrote = true, true, true
-		text := strings.TrimSpace(c.ddlText)
-		if words := firstWords(text, 2); words == "CREATE TABLE" {
-			return c.tableMade()
-		}
-		c.out.note(opStatement, text, Value{}, Value{})
-		return nil
-	})
-	c.state = captureOn
-	if err != nil {
-		c.fail(err)
-	}
-}
-
-// tableMade takes a new table into the log as SQLite wrote it down. CREATE TABLE AS SELECT has filled it unseen.
-func (c *capture) tableMade() error {
-	name, sql := "", ""
-	err := query(c.conn, "SELECT name, sql FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid DESC LIMIT 1", func(stmt *sqlite.Stmt) error {
-		name, sql = stmt.ColumnText(0), stmt.ColumnText(1)
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	c.out.note(opStatement, sql, Value{}, Value{})
-	t, err := c.table(name)
-	if err != nil || t == nil || t.rowid == "" {
-		return err
-	}
-	of := &touched{table: t, index: map[string]int{}}
-	err = query(c.conn, "SELECT "+quote(t.rowid)+" FROM main."+quote(name), func(stmt *sqlite.Stmt) error {
-		rowid := stmt.ColumnInt64(0)
-		bytes := t.keyOf(rowid, nil)
-		of.index[bytes] = len(of.rows)
-		of.rows = append(of.rows, touch{rowid: rowid, bytes: bytes})
-		if c.size += int64(2*len(bytes)) + 64; c.size > c.limit {
-			return c.tooLarge()
-		}
-		return nil
-	})
-	if len(of.rows) > 0 {
-		c.touched[t] = of
-		c.order = append(c.order, of)
-	}
-	return err
 }
 
 // collect reads the touched rows and writes what has become of them.
@@ -363,55 +309,4 @@ func (c *capture) write(t *table, row touch, now []Value) {
 		c.out.update(t, row.rowid, row.old, now)
 	}
 	c.wrote = true
-}
-
-// firstWord is the first word of a statement in upper case, without comments before it.
-func firstWord(sql string) string { return firstWords(sql, 1) }
-
-func firstWords(sql string, n int) string {
-	var words []string
-	for len(words) < n {
-		sql = skipBlank(sql)
-		word := wordAt(sql)
-		if word == "" {
-			break
-		}
-		words = append(words, strings.ToUpper(word))
-		sql = sql[len(word):]
-	}
-	return strings.Join(words, " ")
-}
-
-// wordAt is the word that a text begins with.
-func wordAt(sql string) string {
-	end := strings.IndexFunc(sql, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_')
-	})
-	if end < 0 {
-		return sql
-	}
-	return sql[:end]
-}
-
-// skipBlank removes white space, comments and empty statements from the beginning.
-func skipBlank(sql string) string {
-	for {
-		trimmed := strings.TrimLeft(sql, " \t\r\n\f;\ufeff")
-		switch {
-		case strings.HasPrefix(trimmed, "--"):
-			_, after, found := strings.Cut(trimmed, "\n")
-			if !found {
-				return ""
-			}
-			sql = after
-		case strings.HasPrefix(trimmed, "/*"):
-			_, after, found := strings.Cut(trimmed, "*/")
-			if !found {
-				return ""
-			}
-			sql = after
-		default:
-			return trimmed
-		}
-	}
 }

@@ -99,6 +99,15 @@ func carried() []carriedCase {
 			"DELETE FROM sqlite_sequence WHERE name = 'u'",
 			"ALTER TABLE t RENAME TO v",
 		}, "SELECT name, seq FROM sqlite_sequence", []string{`"v" 100`}},
+		{"autoincrement beside that of a temporary table", []string{
+			"CREATE TABLE t (id INTEGER PRIMARY KEY AUTOINCREMENT, a); INSERT INTO t (a) VALUES (1), (2)",
+			"CREATE TEMP TABLE x (id INTEGER PRIMARY KEY AUTOINCREMENT); INSERT INTO x VALUES (500)",
+			"INSERT INTO t (a) VALUES (3); DELETE FROM t",
+		}, "SELECT name, seq FROM sqlite_sequence", []string{`"t" 3`}},
+		{"a temporary table of our name", []string{
+			"CREATE TABLE t (a); CREATE TEMP TABLE dbmirror_log (lsn INTEGER PRIMARY KEY, last, data)",
+			"INSERT INTO t VALUES (1)",
+		}, "SELECT * FROM t", []string{"1"}},
 		{"triggers", []string{
 			"CREATE TABLE t (id INTEGER PRIMARY KEY, a); CREATE TABLE log (at INTEGER PRIMARY KEY AUTOINCREMENT, what, r)",
 			"CREATE TRIGGER ti AFTER INSERT ON t BEGIN INSERT INTO log (what, r) VALUES ('i' || NEW.id, random()); UPDATE t SET a = a + 1 WHERE id = NEW.id; END",
@@ -115,6 +124,12 @@ func carried() []carriedCase {
 			"UPDATE p SET id = 20 WHERE id = 2",
 			"PRAGMA defer_foreign_keys = ON; INSERT INTO c VALUES (9, 99); INSERT INTO p VALUES (99)",
 		}, "SELECT * FROM c", []string{"3 null", "4 3", "9 99"}},
+		{"rows that DROP TABLE deletes by foreign keys", []string{
+			"CREATE TABLE p (id INTEGER PRIMARY KEY); CREATE TABLE c (id INTEGER PRIMARY KEY, p REFERENCES p ON DELETE CASCADE, v); CREATE TABLE d (id INTEGER PRIMARY KEY, p REFERENCES p ON DELETE SET NULL, v)",
+			"INSERT INTO p VALUES (1), (2); INSERT INTO c VALUES (1, 1, 0), (2, 2, 0), (3, NULL, 0); INSERT INTO d VALUES (1, 1, 0)",
+			"UPDATE d SET v = 1; UPDATE c SET v = 2; DROP TABLE p; CREATE TABLE p (id INTEGER PRIMARY KEY); UPDATE d SET v = 3; INSERT INTO c VALUES (1, NULL, 9)",
+			"DROP TABLE p",
+		}, "SELECT * FROM c", []string{"1 null 9", "3 null 2"}},
 		{"generated columns and checks", []string{
 			"CREATE TABLE t (v AS (a * 2), a INT CHECK (a < 100), s AS (a + 1) STORED, b)",
 			"INSERT INTO t (a, b) VALUES (1, 'x'), (2, 'y')",
@@ -186,6 +201,21 @@ func carriedSchema() []carriedCase {
 			"CREATE TABLE t (id INTEGER PRIMARY KEY, a); INSERT INTO t VALUES (1, 1), (2, 2)",
 			"DROP TABLE t; CREATE TABLE t (id INTEGER PRIMARY KEY, a); INSERT INTO t VALUES (2, 5)",
 		}, "SELECT * FROM t", []string{"2 5"}},
+		{"nothing to define", []string{
+			"CREATE TABLE t (id INTEGER PRIMARY KEY, a UNIQUE); INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, 'c')",
+			"INSERT INTO t VALUES (4, 'd'); CREATE TABLE IF NOT EXISTS t (x); UPDATE t SET a = 'e' WHERE id = 4",
+			"INSERT INTO t VALUES (5, 'f'); CREATE TEMP TABLE x (a); DELETE FROM t WHERE id = 5; DROP TABLE IF EXISTS missing",
+			"UPDATE t SET a = 'x' WHERE id = 1; CREATE INDEX IF NOT EXISTS i ON t (a); UPDATE t SET a = 'a' WHERE id = 2; UPDATE t SET a = 'b' WHERE id = 1",
+			"SAVEPOINT s; INSERT INTO t VALUES (7, 7); CREATE TABLE IF NOT EXISTS t (x); ROLLBACK TO s; INSERT INTO t VALUES (8, 8); RELEASE s",
+			"DELETE FROM t WHERE id < 4; CREATE TABLE u (a); INSERT INTO t VALUES (1, 1); CREATE TABLE IF NOT EXISTS u (b); UPDATE t SET a = 2 WHERE id = 1; INSERT INTO u VALUES (1)",
+		}, "SELECT * FROM t", []string{"1 2", `4 "e"`, "8 8"}},
+		{"what a full text index has not written down yet", []string{
+			"CREATE VIRTUAL TABLE f USING fts5(x); CREATE TABLE t (id INTEGER PRIMARY KEY, a)",
+			"INSERT INTO f VALUES ('one'); CREATE TABLE u AS SELECT * FROM t; INSERT INTO t VALUES (1, 1)",
+			"INSERT INTO f VALUES ('two'); ALTER TABLE t ADD COLUMN b DEFAULT 7; INSERT INTO f VALUES ('three'); DROP TABLE u; CREATE INDEX i ON t (a)",
+			"INSERT INTO f VALUES ('four'); CREATE TABLE IF NOT EXISTS t (a); UPDATE f SET x = 'five' WHERE rowid = 1",
+			"INSERT INTO f VALUES ('six'); CREATE TEMP TABLE y AS SELECT * FROM t; CREATE TABLE z AS SELECT * FROM f; ANALYZE",
+		}, "SELECT rowid FROM f WHERE f MATCH 'two OR five OR six'", []string{"1", "2", "5"}},
 		{"as select", []string{
 			"CREATE TABLE t (id INTEGER PRIMARY KEY, a); INSERT INTO t VALUES (1, 1), (2, 2)",
 			"CREATE TABLE u AS SELECT *, random() AS r FROM t; INSERT INTO u VALUES (7, 7, 7); DELETE FROM u WHERE id = 1",

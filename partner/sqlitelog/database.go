@@ -146,7 +146,7 @@ func (d *database) LatestBarrier(ctx context.Context) (at mirror.LSN, err error)
 // Prepare has nothing to make: Open did.
 func (d *database) Prepare(context.Context) error { return d.faulty() }
 
-const selectReign = "SELECT role_seq, log, start, origin, fork_seq, fork_lsn, opened_at FROM dbmirror_reign WHERE session = ? AND "
+const selectReign = "SELECT role_seq, log, start, origin, fork_seq, fork_lsn, opened_at FROM main.dbmirror_reign WHERE session = ? AND "
 
 // Reign reads the beginning of a role sequence.
 func (d *database) Reign(ctx context.Context, seq mirror.RoleSeq) (backend.Reign, error) {
@@ -196,7 +196,7 @@ func (d *database) WriteReign(ctx context.Context, r backend.Reign) error {
 }
 
 func writeReign(conn *sqlite.Conn, session string, r backend.Reign) error {
-	return run(conn, `INSERT OR REPLACE INTO dbmirror_reign (session, role_seq, log, start, origin, fork_seq, fork_lsn, opened_at)
+	return run(conn, `INSERT OR REPLACE INTO main.dbmirror_reign (session, role_seq, log, start, origin, fork_seq, fork_lsn, opened_at)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?)`, textValue(session), intValue(int64(r.Seq)), textValue(r.Log), intValue(int64(r.Start)),
 		intValue(int64(r.Origin)), intValue(int64(r.Fork.Seq)), intValue(int64(r.Fork.LSN)), intValue(now().UnixMicro()))
 }
@@ -280,7 +280,7 @@ func (d *database) Examine(ctx context.Context, as mirror.Role) ([]backend.Findi
 	}
 	var findings []backend.Finding
 	err := d.inspect(ctx, func(conn *sqlite.Conn) error {
-		return query(conn, "SELECT name, sql FROM sqlite_schema WHERE type = 'table'", func(stmt *sqlite.Stmt) error {
+		return query(conn, "SELECT name, sql FROM main.sqlite_schema WHERE type = 'table'", func(stmt *sqlite.Stmt) error {
 			name, sql := stmt.ColumnText(0), stmt.ColumnText(1)
 			if ours(name) || internal(name) {
 				return nil
@@ -364,5 +364,5 @@ func (d *database) countTables(ctx context.Context) (n int64, err error) {
 }
 
 func countTables(conn *sqlite.Conn) (int64, error) {
-	return number(conn, `SELECT count(*) FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'dbmirror\_%' ESCAPE '\' AND name NOT LIKE 'sqlite\_%' ESCAPE '\'`)
+	return number(conn, `SELECT count(*) FROM main.sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'dbmirror\_%' ESCAPE '\' AND name NOT LIKE 'sqlite\_%' ESCAPE '\'`)
 }

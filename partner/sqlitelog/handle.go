@@ -25,9 +25,10 @@ type handle struct {
 
 // hooks are called by SQLite within calls of the driver, on the goroutine of the caller.
 type hooks struct {
-	change func(tls *libc.TLS, _, db uintptr, op int32, schema, table uintptr, oldKey, newKey int64)
-	trace  func(tls *libc.TLS, event uint32, _, stmt, x uintptr) int32
-	commit func(tls *libc.TLS, _ uintptr) int32
+	change   func(tls *libc.TLS, _, db uintptr, op int32, schema, table uintptr, oldKey, newKey int64)
+	trace    func(tls *libc.TLS, event uint32, _, stmt, x uintptr) int32
+	commit   func(tls *libc.TLS, _ uintptr) int32
+	rollback func(tls *libc.TLS, _ uintptr)
 }
 
 var errDriver = errors.New("this version of zombiezen.com/go/sqlite is built otherwise than the one in this module's go.mod: use that version")
@@ -56,6 +57,7 @@ func (h *handle) install() {
 	lib.Xsqlite3_preupdate_hook(h.tls, h.db, callable(h.hooks.change), 0)
 	lib.Xsqlite3_trace_v2(h.tls, h.db, lib.SQLITE_TRACE_STMT|lib.SQLITE_TRACE_PROFILE, callable(h.hooks.trace), 0)
 	lib.Xsqlite3_commit_hook(h.tls, h.db, callable(h.hooks.commit), 0)
+	lib.Xsqlite3_rollback_hook(h.tls, h.db, callable(h.hooks.rollback), 0)
 }
 
 // triggersOff stops triggers from firing on this connection.

@@ -37,7 +37,7 @@ func keptStatements() []string {
 
 // reservedNames makes sure that nothing else has a name of ours, under which it would not be mirrored.
 func reservedNames(conn *sqlite.Conn) error {
-	n, err := number(conn, `SELECT count(*) FROM sqlite_schema WHERE name LIKE 'dbmirror\_%' ESCAPE '\' OR tbl_name LIKE 'dbmirror\_%' ESCAPE '\'`)
+	n, err := number(conn, `SELECT count(*) FROM main.sqlite_schema WHERE name LIKE 'dbmirror\_%' ESCAPE '\' OR tbl_name LIKE 'dbmirror\_%' ESCAPE '\'`)
 	if err == nil && n != int64(len(keptStatements())) {
 		err = &RefusedError{"something was given a name that begins with " + prefix, "choose another name"}
 	}
@@ -57,7 +57,7 @@ type kept struct {
 func (w *writer) prepareFile() (k kept, err error) {
 	made := false
 	err = w.guard.own(func() error {
-		n, err := number(w.conn, "SELECT count(*) FROM sqlite_schema WHERE name = 'dbmirror_meta'")
+		n, err := number(w.conn, "SELECT count(*) FROM main.sqlite_schema WHERE name = 'dbmirror_meta'")
 		made = n > 0
 		return err
 	})
@@ -71,7 +71,7 @@ func (w *writer) prepareFile() (k kept, err error) {
 	}
 	err = w.transact(captureOwn, func() (err error) {
 		// SQLite opens what it cannot write, and says so no earlier than when it is to write.
-		if err := run(w.conn, "UPDATE dbmirror_meta SET value = value WHERE name = 'format'"); err != nil {
+		if err := run(w.conn, "UPDATE main.dbmirror_meta SET value = value WHERE name = 'format'"); err != nil {
 			return err
 		}
 		if k, err = readKept(w.conn, w.path); err != nil {
@@ -105,7 +105,7 @@ func makeKept(conn *sqlite.Conn) error {
 		err = newIdentity(conn)
 	}
 	if err == nil {
-		err = run(conn, "INSERT INTO dbmirror_log (lsn, last, data) VALUES (?, 1, x'')", intValue(firstLSN))
+		err = run(conn, "INSERT INTO main.dbmirror_log (lsn, last, data) VALUES (?, 1, x'')", intValue(firstLSN))
 	}
 	return err
 }
@@ -118,7 +118,7 @@ func newIdentity(conn *sqlite.Conn) error {
 }
 
 func readKept(conn *sqlite.Conn, path string) (k kept, err error) {
-	version, err := number(conn, "SELECT value FROM dbmirror_meta WHERE name = 'format'")
+	version, err := number(conn, "SELECT value FROM main.dbmirror_meta WHERE name = 'format'")
 	if err != nil {
 		return k, err
 	}
@@ -153,11 +153,11 @@ func readKept(conn *sqlite.Conn, path string) (k kept, err error) {
 
 // readLogBounds returns where the log ends, and beyond where it is complete.
 func readLogBounds(conn *sqlite.Conn) (end, trimmed mirror.LSN, err error) {
-	first, err := number(conn, "SELECT min(lsn) FROM dbmirror_log")
+	first, err := number(conn, "SELECT min(lsn) FROM main.dbmirror_log")
 	if err != nil {
 		return 0, 0, err
 	}
-	last, err := number(conn, "SELECT max(lsn) FROM dbmirror_log")
+	last, err := number(conn, "SELECT max(lsn) FROM main.dbmirror_log")
 	if err == nil && (first <= 0 || last < first) {
 		err = errors.New("table dbmirror_log is empty: restore the database, or reseed it from the other partner")
 	}
@@ -167,7 +167,7 @@ func readLogBounds(conn *sqlite.Conn) (end, trimmed mirror.LSN, err error) {
 // meta reads a value, Null where there is none.
 func meta(conn *sqlite.Conn, name string) (v Value, err error) {
 	v.Kind = Null
-	err = query(conn, "SELECT value FROM dbmirror_meta WHERE name = ?", func(stmt *sqlite.Stmt) error {
+	err = query(conn, "SELECT value FROM main.dbmirror_meta WHERE name = ?", func(stmt *sqlite.Stmt) error {
 		v = columnValue(stmt, 0)
 		return nil
 	}, textValue(name))
@@ -175,7 +175,7 @@ func meta(conn *sqlite.Conn, name string) (v Value, err error) {
 }
 
 func setMeta(conn *sqlite.Conn, name string, v Value) error {
-	return run(conn, "INSERT INTO dbmirror_meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", textValue(name), v)
+	return run(conn, "INSERT INTO main.dbmirror_meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", textValue(name), v)
 }
 
 // ID is the identity of this database: random, made with it, and kept for its whole life.

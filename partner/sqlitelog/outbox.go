@@ -64,7 +64,7 @@ func (db *DB) appendLog(conn *sqlite.Conn, body []byte) (end, trimmed mirror.LSN
 		if p.last {
 			last = 1
 		}
-		err := run(conn, "INSERT INTO dbmirror_log (lsn, last, data) VALUES (?, ?, ?)", intValue(int64(p.end)), intValue(last), blobValue(p.data))
+		err := run(conn, "INSERT INTO main.dbmirror_log (lsn, last, data) VALUES (?, ?, ?)", intValue(int64(p.end)), intValue(last), blobValue(p.data))
 		if err != nil {
 			return 0, 0, err
 		}
@@ -82,7 +82,7 @@ func (db *DB) appendLog(conn *sqlite.Conn, body []byte) (end, trimmed mirror.LSN
 // trimLog deletes what ends at or before a position, except the row that says where the log ends.
 func trimLog(conn *sqlite.Conn, keep, end mirror.LSN) (trimmed mirror.LSN, err error) {
 	// The row at keep stays: it says up to where the log is gone.
-	err = run(conn, "DELETE FROM dbmirror_log WHERE lsn < (SELECT lsn FROM dbmirror_log WHERE lsn <= ? AND last = 1 ORDER BY lsn DESC LIMIT 1)", intValue(int64(min(keep, end))))
+	err = run(conn, "DELETE FROM main.dbmirror_log WHERE lsn < (SELECT lsn FROM main.dbmirror_log WHERE lsn <= ? AND last = 1 ORDER BY lsn DESC LIMIT 1)", intValue(int64(min(keep, end))))
 	if err != nil {
 		return 0, fmt.Errorf("trim the log: %w", err)
 	}
@@ -102,7 +102,7 @@ func (db *DB) neededLocked() (from mirror.LSN, kept bool) {
 
 func readSlots(conn *sqlite.Conn) (map[string]*slot, error) {
 	slots := map[string]*slot{}
-	err := query(conn, "SELECT name, session, confirmed FROM dbmirror_slot", func(stmt *sqlite.Stmt) error {
+	err := query(conn, "SELECT name, session, confirmed FROM main.dbmirror_slot", func(stmt *sqlite.Stmt) error {
 		slots[stmt.ColumnText(0)] = &slot{session: stmt.ColumnText(1), confirmed: mirror.LSN(stmt.ColumnInt64(2))}
 		return nil
 	})
@@ -118,7 +118,7 @@ func (db *DB) createSlot(ctx context.Context, session, name string) (mirror.LSN,
 	defer db.give()
 	start := db.End() // nobody can commit meanwhile
 	err = db.ownTurn(w, func(conn *sqlite.Conn) error {
-		return run(conn, `INSERT INTO dbmirror_slot (name, session, confirmed) VALUES (?, ?, ?)
+		return run(conn, `INSERT INTO main.dbmirror_slot (name, session, confirmed) VALUES (?, ?, ?)
 			ON CONFLICT (name) DO UPDATE SET session = excluded.session, confirmed = excluded.confirmed`,
 			textValue(name), textValue(session), intValue(int64(start)))
 	})
@@ -150,7 +150,7 @@ func (db *DB) dropSlots(ctx context.Context, fits func(name string, s *slot) boo
 	}
 	err = db.ownTurn(w, func(conn *sqlite.Conn) error {
 		for _, name := range names {
-			if err := run(conn, "DELETE FROM dbmirror_slot WHERE name = ?", textValue(name)); err != nil {
+			if err := run(conn, "DELETE FROM main.dbmirror_slot WHERE name = ?", textValue(name)); err != nil {
 				return err
 			}
 		}
@@ -172,7 +172,7 @@ func (db *DB) dropSlots(ctx context.Context, fits func(name string, s *slot) boo
 // readParts reads the log that follows a position, at most about most bytes of it.
 func readParts(conn *sqlite.Conn, after mirror.LSN, most int) (parts []part, err error) {
 	read := 0
-	stmt, err := conn.Prepare("SELECT lsn, last, data FROM dbmirror_log WHERE lsn > ? ORDER BY lsn")
+	stmt, err := conn.Prepare("SELECT lsn, last, data FROM main.dbmirror_log WHERE lsn > ? ORDER BY lsn")
 	if err != nil {
 		return nil, err
 	}

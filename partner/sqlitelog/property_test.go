@@ -89,7 +89,9 @@ func (w *world) statement(t *rapid.T) string {
 func (w *world) definition(t *rapid.T) string {
 	w.made++
 	n := w.made
-	switch rapid.IntRange(0, 9).Draw(t, "definition") {
+	switch rapid.IntRange(0, 10).Draw(t, "definition") {
+	case 10:
+		return rapid.SampledFrom([]string{"CREATE TABLE IF NOT EXISTS root (x)", "CREATE TEMP TABLE IF NOT EXISTS x (id INTEGER PRIMARY KEY AUTOINCREMENT)"}).Draw(t, "nothing")
 	case 0:
 		at := rapid.IntRange(0, len(w.tables)-1).Draw(t, "drop")
 		if w.tables[at] == "root" {

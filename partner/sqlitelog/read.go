@@ -57,6 +57,7 @@ func (db *DB) Read(ctx context.Context, f func(*sqlite.Conn) error) error {
 	if err != nil {
 		return err
 	}
+	defer func() { _ = db.leave(c, nil) }() // when f panics; otherwise it has left
 	at, err := db.snapshot(ctx, f)
 	if at > 0 {
 		if settled := db.settled(ctx, at); err == nil {
@@ -101,7 +102,7 @@ func (r *reader) run(ctx context.Context, f func(*sqlite.Conn) error) (at mirror
 		if err := runOnce(r.conn, "BEGIN"); err != nil {
 			return err
 		}
-		end, err := number(r.conn, "SELECT max(lsn) FROM dbmirror_log")
+		end, err := number(r.conn, "SELECT max(lsn) FROM main.dbmirror_log")
 		at = mirror.LSN(end)
 		return err
 	})

@@ -256,7 +256,7 @@ func (r *Redo) redoOneByOne(ctx context.Context, queue backend.Queue, b *batch) 
 
 // moveProgress moves the redone position in the transaction that redoes.
 func moveProgress(conn *sqlite.Conn, session string, from, to mirror.Position) error {
-	err := run(conn, "UPDATE dbmirror_progress SET role_seq = ?, lsn = ? WHERE session = ? AND role_seq = ? AND lsn = ?",
+	err := run(conn, "UPDATE main.dbmirror_progress SET role_seq = ?, lsn = ? WHERE session = ? AND role_seq = ? AND lsn = ?",
 		intValue(int64(to.Seq)), intValue(int64(to.LSN)), textValue(session), intValue(int64(from.Seq)), intValue(int64(from.LSN)))
 	if err == nil && conn.Changes() != 1 {
 		return ErrRedoneElsewhere
@@ -268,7 +268,7 @@ func moveProgress(conn *sqlite.Conn, session string, from, to mirror.Position) e
 func (db *DB) progress(ctx context.Context, session string) (at mirror.Position, err error) {
 	found := false
 	err = db.inspect(ctx, func(conn *sqlite.Conn) error {
-		return query(conn, "SELECT role_seq, lsn FROM dbmirror_progress WHERE session = ?", func(stmt *sqlite.Stmt) error {
+		return query(conn, "SELECT role_seq, lsn FROM main.dbmirror_progress WHERE session = ?", func(stmt *sqlite.Stmt) error {
 			at, found = mirror.Position{Seq: mirror.RoleSeq(stmt.ColumnInt64(0)), LSN: mirror.LSN(stmt.ColumnInt64(1))}, true
 			return nil
 		}, textValue(session))
@@ -281,7 +281,7 @@ func (db *DB) progress(ctx context.Context, session string) (at mirror.Position,
 
 // setProgress says that everything up to a position is in the database.
 func setProgress(conn *sqlite.Conn, session string, at mirror.Position) error {
-	return run(conn, `INSERT INTO dbmirror_progress (session, role_seq, lsn) VALUES (?, ?, ?)
+	return run(conn, `INSERT INTO main.dbmirror_progress (session, role_seq, lsn) VALUES (?, ?, ?)
 		ON CONFLICT (session) DO UPDATE SET role_seq = excluded.role_seq, lsn = excluded.lsn`,
 		textValue(session), intValue(int64(at.Seq)), intValue(int64(at.LSN)))
 }

@@ -322,15 +322,15 @@ func (r *redoer) pragma(c *change) error {
 
 // sequence sets what AUTOINCREMENT counts on from in a table; Null is nothing.
 func (r *redoer) sequence(name string, to Value) error {
-	if any, err := number(r.conn, "SELECT count(*) FROM sqlite_schema WHERE name = 'sqlite_sequence'"); err != nil || any == 0 {
+	if any, err := number(r.conn, "SELECT count(*) FROM main.sqlite_schema WHERE name = 'sqlite_sequence'"); err != nil || any == 0 {
 		if err == nil && to.Kind != Null {
 			err = fmt.Errorf("no table has AUTOINCREMENT here: %w", ErrDiverged)
 		}
 		return err
 	}
-	err := run(r.conn, "DELETE FROM sqlite_sequence WHERE name = ?", textValue(name))
+	err := run(r.conn, "DELETE FROM main.sqlite_sequence WHERE name = ?", textValue(name))
 	if err == nil && to.Kind != Null {
-		err = run(r.conn, "INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", textValue(name), to)
+		err = run(r.conn, "INSERT INTO main.sqlite_sequence (name, seq) VALUES (?, ?)", textValue(name), to)
 	}
 	return err
 }

@@ -37,11 +37,13 @@ func TestRefused(t *testing.T) {
 		{"UPDATE sqlite_dbpage SET data = zeroblob(4096) WHERE pgno = 2", ""},
 		{"CREATE VIRTUAL TABLE v USING dbstat", "dbstat"},
 		{"UPDATE t SET a = 5; SAVEPOINT s; CREATE TABLE u (a); ROLLBACK TO s; RELEASE s", "rolled back to a savepoint"},
+		{"CREATE TEMP TRIGGER g AFTER INSERT ON dbmirror_log BEGIN SELECT 1; END", "table dbmirror_log"},
+		{"DELETE FROM sqlite_stat1", "table sqlite_stat1"},
 		{"CREATE TABLE w (rowid, _rowid_, oid); INSERT INTO w VALUES (1, 2, 3)", "columns named rowid"},
 		{"INSERT INTO t VALUES (50, zeroblob(70000))", "changes more than 65536 bytes"},
 	} {
 		p := newPair(t, Config{MaxTransaction: 64 << 10})
-		must(t, p.a, smallTable)
+		must(t, p.a, smallTable+"; ANALYZE")
 		end := p.a.End()
 		err := p.a.Write(context.Background(), func(conn *sqlite.Conn) error {
 			if err := runOnce(conn, "INSERT INTO t (a) VALUES (7)"); err != nil {
@@ -97,6 +99,49 @@ func TestNothingIsWrittenOutsideOfWrite(t *testing.T) {
 	})
 	require.ErrorIs(t, err, errEnded)
 	require.Equal(t, []string{"1 1"}, rows(t, p.a, "SELECT * FROM t"))
+	p.equal(t)
+
+	// A savepoint begins another transaction then: nothing of the one that was rolled back may come with it.
+	err = p.a.Write(context.Background(), func(conn *sqlite.Conn) error {
+		require.NoError(t, runOnce(conn, "INSERT INTO t VALUES (50, 50)"))
+		require.NoError(t, runOnce(conn, "ANALYZE"))
+		require.Error(t, runOnce(conn, "INSERT OR ROLLBACK INTO u VALUES (1)"))
+		require.NoError(t, runOnce(conn, "SAVEPOINT s"))
+		return runOnce(conn, "INSERT INTO t VALUES (60, 60)")
+	})
+	require.ErrorIs(t, err, errEnded)
+	require.Equal(t, []string{"1 1"}, rows(t, p.a, "SELECT * FROM t"))
+	must(t, p.a, "INSERT INTO t VALUES (70, 70)")
+	p.equal(t)
+}
+
+// A blob is written without a statement.
+func TestBlobsAreWrittenPieceByPiece(t *testing.T) {
+	p := newPair(t, Config{})
+	must(t, p.a, "CREATE TABLE t (id INTEGER PRIMARY KEY, a, b); INSERT INTO t VALUES (1, 1, zeroblob(10000))")
+	p.equal(t)
+	var kept *sqlite.Blob
+	write := func(keep bool) error {
+		return p.a.Write(context.Background(), func(conn *sqlite.Conn) error {
+			blob, err := conn.OpenBlob("main", "t", "b", 1, true)
+			require.NoError(t, err)
+			_, err = blob.WriteString("hello")
+			require.NoError(t, err)
+			if kept = blob; keep {
+				return nil
+			}
+			return blob.Close()
+		})
+	}
+	require.NoError(t, write(false))
+	p.equal(t)
+	require.Equal(t, []string{`"hello"`}, rows(t, p.b, "SELECT CAST(substr(b, 1, 5) AS TEXT) FROM t"))
+
+	require.Error(t, write(true))
+	_, err := kept.WriteString("behind the back")
+	require.Error(t, err)
+	_ = kept.Close() // it has ended with the transaction
+	must(t, p.a, "UPDATE t SET a = 2")
 	p.equal(t)
 }
 
@@ -160,6 +205,12 @@ func TestErrorsAndPanicsRollBack(t *testing.T) {
 			panic("client")
 		})
 	})
+	require.Panics(t, func() {
+		_ = db.Read(context.Background(), func(*sqlite.Conn) error { panic("client") }) // it panics
+	})
+	require.Empty(t, db.mu.calls, "a gate that closes would wait for them")
+	// Also where a statement before it cannot be rolled back to.
+	require.ErrorContains(t, exec(db, "CREATE TABLE u (a); INSERT INTO missing VALUES (1)"), "no such table: missing")
 	ctx, cancel := context.WithCancelCause(context.Background())
 	require.ErrorIs(t, db.Write(ctx, func(conn *sqlite.Conn) error {
 		require.NoError(t, runOnce(conn, "DELETE FROM t"))

@@ -197,10 +197,10 @@ func endLogAt(conn *sqlite.Conn, fork mirror.LSN) error {
 	if err != nil || end <= fork {
 		return err
 	}
-	if err := run(conn, "DELETE FROM dbmirror_log WHERE lsn > ?", intValue(int64(fork))); err != nil {
+	if err := run(conn, "DELETE FROM main.dbmirror_log WHERE lsn > ?", intValue(int64(fork))); err != nil {
 		return err
 	}
-	return run(conn, "INSERT INTO dbmirror_log (lsn, last, data) VALUES (?, 1, x'')", intValue(int64(end)))
+	return run(conn, "INSERT INTO main.dbmirror_log (lsn, last, data) VALUES (?, 1, x'')", intValue(int64(end)))
 }
 
 // redoError says which transaction could not be redone, and at what. What is the fault of the disk stays as it is.

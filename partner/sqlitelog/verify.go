@@ -17,7 +17,7 @@ func (db *DB) Sums(ctx context.Context) (map[string]backend.TableSum, error) {
 	sums := map[string]backend.TableSum{}
 	err := db.inspect(ctx, func(conn *sqlite.Conn) error {
 		var names []string
-		err := query(conn, "SELECT name FROM sqlite_schema WHERE type = 'table' AND rootpage > 0 ORDER BY name", func(stmt *sqlite.Stmt) error {
+		err := query(conn, "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND rootpage > 0 ORDER BY name", func(stmt *sqlite.Stmt) error {
 			names = append(names, stmt.ColumnText(0))
 			return nil
 		})

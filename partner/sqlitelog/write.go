@@ -30,6 +30,7 @@ func (db *DB) Write(ctx context.Context, f func(*sqlite.Conn) error) error {
 	if err != nil {
 		return err
 	}
+	defer func() { _ = db.leave(c, nil) }() // when f panics; otherwise it has left
 	at, committed, err := db.commitAs(ctx, c, f)
 	if at > 0 {
 		// What f has seen may be of commits that the mirror has not confirmed, so its error waits for them, too.
@@ -78,7 +79,7 @@ func (w *writer) client(ctx context.Context, f func(*sqlite.Conn) error) error {
 	w.conn.SetInterrupt(ctx.Done())
 	err := f(w.conn)
 	w.conn.SetInterrupt(nil)
-	if w.capture.err != nil {
+	if err == nil && w.capture.err != nil {
 		return w.capture.err
 	}
 	if err != nil && w.guard.refused != nil && sqlite.ErrCode(err).ToPrimary() == sqlite.ResultAuth {
@@ -163,7 +164,7 @@ func (w *writer) record() (after sampled, err error) {
 // proveHook makes sure, where nothing was recorded, that something would have been.
 func (w *writer) proveHook() error {
 	w.capture.state = captureOwn
-	err := run(w.conn, "UPDATE dbmirror_log SET last = last WHERE lsn = (SELECT max(lsn) FROM dbmirror_log)")
+	err := run(w.conn, "UPDATE main.dbmirror_log SET last = last WHERE lsn = (SELECT max(lsn) FROM main.dbmirror_log)")
 	if err == nil {
 		err = w.proven()
 	}

@@ -209,13 +209,13 @@ func (w *writer) sample() (s sampled, err error) {
 // one was.
 func sampleSequences(conn *sqlite.Conn, look bool) (map[string]Value, error) {
 	if look {
-		any, err := number(conn, "SELECT count(*) FROM sqlite_schema WHERE name = 'sqlite_sequence'")
+		any, err := number(conn, "SELECT count(*) FROM main.sqlite_schema WHERE name = 'sqlite_sequence'")
 		if err != nil || any == 0 {
 			return nil, err
 		}
 	}
 	sequences := map[string]Value{}
-	err := query(conn, "SELECT name, seq FROM sqlite_sequence ORDER BY rowid", func(stmt *sqlite.Stmt) error {
+	err := query(conn, "SELECT name, seq FROM main.sqlite_sequence ORDER BY rowid", func(stmt *sqlite.Stmt) error {
 		sequences[stmt.ColumnText(0)] = columnValue(stmt, 1)
 		return nil
 	})
@@ -225,7 +225,7 @@ func sampleSequences(conn *sqlite.Conn, look bool) (map[string]Value, error) {
 // schemaHash is the same for two databases with the same schema, whatever happened to them before.
 func schemaHash(conn *sqlite.Conn) (string, error) {
 	h := sha256.New()
-	err := query(conn, "SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_schema WHERE name NOT LIKE 'dbmirror\\_%' ESCAPE '\\' AND name NOT LIKE 'sqlite\\_autoindex\\_dbmirror%' ESCAPE '\\' ORDER BY type, name", func(stmt *sqlite.Stmt) error {
+	err := query(conn, "SELECT type, name, tbl_name, coalesce(sql, '') FROM main.sqlite_schema WHERE name NOT LIKE 'dbmirror\\_%' ESCAPE '\\' AND name NOT LIKE 'sqlite\\_autoindex\\_dbmirror%' ESCAPE '\\' ORDER BY type, name", func(stmt *sqlite.Stmt) error {
 		for i := range 4 {
 			fmt.Fprintf(h, "%d:%s", stmt.ColumnLen(i), stmt.ColumnText(i))
 		}
