@@ -1,10 +1,14 @@
 package pglog
 
 import (
+	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/f19126b3/dbmirror/partner/redo"
 )
 
 // smallRedo forgets what it can and redoes in small pieces.
@@ -102,4 +106,56 @@ func TestRedoKeepsLogOfOpenTransactions(t *testing.T) {
 	p.run(other, "UPDATE t SET v = md5(v) WHERE id > 5090")
 	p.run(p.source, "COMMIT")
 	p.redo(cfg)
+}
+
+// TestRedoGivesBackWhatCameToNothing: streams break off in the same large transaction, one after the other. What they
+// leave must not fill the log for good: nothing that is appended could make room again.
+func TestRedoGivesBackWhatCameToNothing(t *testing.T) {
+	p := newRedoPair(t, 0)
+	p.both("CREATE TABLE t (id int PRIMARY KEY, v text)")
+	require.NoError(t, p.queue.Close())
+	var err error
+	p.queue, err = redo.Open(redo.Config{Dir: t.TempDir() + "/small", SegmentBytes: 16 << 10, MaxBytes: 128 << 10})
+	require.NoError(t, err)
+	p.run(p.source, "INSERT INTO t VALUES (0)")
+	before := p.ship()
+	r := p.begin(p.config())
+	require.NoError(t, r.Drain(t.Context(), before))
+
+	p.run(p.source, "INSERT INTO t SELECT g, md5(g::text) FROM generate_series(1, 500) g")
+	messages := p.messages()
+	for stream := range 10 {
+		p.patiently(redo.Record{Kind: redo.KindAttach, Seq: p.seq, LSN: before.LSN})
+		for _, message := range messages[:len(messages)-1] {
+			p.patiently(redo.Record{Kind: redo.KindData, Seq: p.seq, LSN: before.LSN, Data: message})
+		}
+		_, err := p.queue.Harden()
+		require.NoError(t, err, "stream %d", stream)
+	}
+	require.NoError(t, r.Drain(t.Context(), p.extend(messages[len(messages)-1])))
+	require.NoError(t, r.stop())
+	p.equal()
+}
+
+// patiently appends as a stream does: a full log is hardened and waited for.
+func (p *redoPair) patiently(record redo.Record) {
+	p.t.Helper()
+	limit := time.NewTimer(20 * time.Second)
+	defer limit.Stop()
+	retry := time.NewTicker(5 * time.Millisecond)
+	defer retry.Stop()
+	for {
+		err := p.queue.Append(record)
+		if !errors.Is(err, redo.ErrFull) {
+			require.NoError(p.t, err)
+			return
+		}
+		_, err = p.queue.Harden()
+		require.NoError(p.t, err)
+		select {
+		case <-retry.C:
+		case <-limit.C:
+			p.t.Fatal("the log stays full")
+		}
+	}
 }

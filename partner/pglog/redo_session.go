@@ -268,13 +268,26 @@ func (s *redoSession) gather(ctx context.Context) bool {
 	return true
 }
 
-// settle commits what is pending, when nothing more is there to join it, and flushes if that is due.
+// settle commits what is pending, when nothing more is there to join it, flushes if that is due, and gives back log.
 func (s *redoSession) settle(ctx context.Context) error {
 	if err := s.redoBatch(ctx); err != nil {
 		return err
 	}
-	if due, ok := s.flushDue(); ok && !time.Now().Before(due) {
+	switch due, ok := s.flushDue(); {
+	case !ok:
+		return s.giveBack()
+	case !time.Now().Before(due):
 		return s.flush(ctx)
+	}
+	return nil
+}
+
+// giveBack trims when there is nothing to flush. Beginnings of transactions whose stream broke off would fill the log
+// otherwise: nothing is appended to a full one, and so nothing would ever be committed here that trims it.
+func (s *redoSession) giveBack() error {
+	s.redoneTo = s.keepFrom(s.readTo)
+	if err := s.queue.Trim(s.redoneTo); err != nil {
+		return &logError{fmt.Errorf("trim log that came to nothing: %w", err)}
 	}
 	return nil
 }

@@ -29,7 +29,9 @@ func (q *Queue) Append(r Record) error {
 	if r.Kind == KindCommit {
 		size += chainSize
 	}
-	if int64(q.appended())+size-int64(q.oldest.Load()) > q.cfg.MaxBytes {
+	// The bound does not apply to the beginning of a stream: what the one before it left unfinished may fill the log, and
+	// can be trimmed only when it is known to have come to nothing.
+	if r.Kind != KindAttach && int64(q.appended())+size-int64(q.oldest.Load()) > q.cfg.MaxBytes {
 		return fmt.Errorf("append %d bytes to redo queue of at most %d: %w", size, q.cfg.MaxBytes, ErrFull)
 	}
 	if err := q.makeRoom(size); err != nil {

@@ -21,7 +21,8 @@ type Config struct {
 	SegmentBytes int64
 
 	// MaxBytes bounds the files of the log, in bytes. Space comes back by whole segments, so it must hold at least two;
-	// a record that does not fit beside the segment being written is refused with ErrFull until that one is trimmed.
+	// a record that does not fit beside the segment being written is refused with ErrFull until that one is trimmed. A
+	// transaction that is larger can never be hardened. Only the few bytes that begin a stream may go beyond it.
 	// Default 16 GiB.
 	MaxBytes int64
 }

@@ -114,6 +114,42 @@ func TestFull(t *testing.T) {
 	require.NoError(t, q.Close())
 }
 
+// TestFullOfNothing: what a stream left unfinished fills the queue to the last byte. The next stream begins all the same,
+// by which that is known to have come to nothing and can be trimmed.
+func TestFullOfNothing(t *testing.T) {
+	cfg := testConfig(filepath.Join(t.TempDir(), "redo"))
+	cfg.MaxBytes = 4 * cfg.SegmentBytes
+	q, err := Open(cfg)
+	require.NoError(t, err)
+	attach := Record{Kind: KindAttach, Seq: 1}
+	require.NoError(t, q.Append(attach))
+	for _, size := range []int{700, 100, 1, 0} {
+		for err = nil; err == nil; {
+			err = q.Append(Record{Kind: KindData, Seq: 1, Data: make([]byte, size)})
+		}
+		require.ErrorIs(t, err, ErrFull)
+	}
+	require.NoError(t, q.Append(attach))
+	_, err = q.Harden()
+	require.NoError(t, err)
+	require.ErrorIs(t, q.Append(Record{Kind: KindData, Seq: 1}), ErrFull)
+
+	reader := q.NewReader(0)
+	defer reader.Close()
+	var begun Offset
+	for reader.Ready() {
+		at := reader.at
+		record, _, err := reader.Next(t.Context())
+		require.NoError(t, err)
+		if record.Kind == KindAttach {
+			begun = at
+		}
+	}
+	require.NoError(t, q.Trim(begun))
+	require.NoError(t, q.Append(Record{Kind: KindData, Seq: 1, Data: make([]byte, 700)}))
+	require.NoError(t, q.Close())
+}
+
 func TestRebaseAndTrimRefuse(t *testing.T) {
 	q := openTest(t)
 	require.NoError(t, q.Reset(mirror.Position{Seq: 3, LSN: 100}))
