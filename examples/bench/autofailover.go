@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -45,39 +46,28 @@ type autoFailover struct {
 	account *user.User // who may run a server
 	ports   [3]int     // the monitor's is the first
 	run     [3]*exec.Cmd
+	killed  int // 1 or 2
 }
 
-// autoFailover measures how long nobody acknowledges a commit after a server with everything beside it was killed.
-func (l *lab) autoFailover(ctx context.Context, set autoFailoverSettings, rounds int) ([]float64, error) {
+// newAutoFailover starts nothing yet. It returns errNotInstalled where that cannot be done.
+func (l *lab) newAutoFailover(set autoFailoverSettings) (*autoFailover, error) {
 	if _, err := exec.LookPath("pg_autoctl"); err != nil {
-		return nil, errNotInstalled
+		return nil, fmt.Errorf("pg_autoctl is not on PATH: %w", errNotInstalled)
 	}
 	if os.Getuid() != 0 {
-		return nil, fmt.Errorf("%w, and run this as root, who can change to the account postgres", errNotInstalled)
+		return nil, errors.New("it runs under the account postgres, and only root can change to that: run this as root")
 	}
 	account, err := user.Lookup("postgres")
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errNotInstalled, err)
+		return nil, fmt.Errorf("%w: %w", err, errNotInstalled)
 	}
 	a := &autoFailover{lab: l, set: set, dir: filepath.Join(l.dir, "auto-failover"), account: account}
 	l.atClose(a.close)
-	if err := a.begin(ctx); err != nil {
-		return nil, err
-	}
-	probe := startProber(eitherDSN(a.ports[1], a.ports[2], "postgres"))
-	defer probe.end()
-	var took []float64
-	for i := range rounds {
-		seconds, err := a.killOnce(ctx, probe, i < rounds-1)
-		if err != nil {
-			return nil, err
-		}
-		took = append(took, seconds)
-	}
-	return took, nil
+	return a, nil
 }
 
-// begin starts the monitor and both servers, and returns when one replicates to the other.
+// begin starts the monitor and both servers, and returns when one replicates to the other and the settings hold. Until
+// then it is at its fastest, for nothing is measured.
 func (a *autoFailover) begin(ctx context.Context) error {
 	uid, err := strconv.Atoi(a.account.Uid)
 	if err != nil {
@@ -100,49 +90,79 @@ func (a *autoFailover) begin(ctx context.Context) error {
 	if err := a.awaitMonitor(ctx, "SELECT true"); err != nil {
 		return err
 	}
-	for name, value := range a.set.monitor {
-		if err := a.atMonitor(ctx, fmt.Sprintf("ALTER SYSTEM SET pgautofailover.%s = %d", name, value)); err != nil {
-			return err
-		}
-	}
-	if err := a.atMonitor(ctx, "SELECT pg_reload_conf()"); err != nil {
+	if err := a.tell(ctx, fastestSane()); err != nil {
 		return err
 	}
 	for i := 1; i <= 2; i++ {
-		monitor := fmt.Sprintf("postgres://autoctl_node@127.0.0.1:%d/pg_auto_failover?sslmode=disable", a.ports[0])
-		if err := a.start(i, "create", "postgres", "--monitor", monitor, "--name", fmt.Sprintf("n%d", i), "--dbname", "app"); err != nil {
-			return err
-		}
-		if err := a.awaitMonitor(ctx, fmt.Sprintf("SELECT count(*) = %d FROM pgautofailover.node WHERE reportedstate IN ('single', 'primary', 'secondary')", i)); err != nil {
-			return err
-		}
-		if err := a.configure(i); err != nil {
+		if err := a.create(ctx, i); err != nil {
 			return err
 		}
 	}
 	if err := a.settled(ctx); err != nil {
 		return err
 	}
-	conn, err := pgx.Connect(ctx, eitherDSN(a.ports[1], a.ports[2], "postgres"))
-	if err != nil {
+	if err := a.adopt(ctx); err != nil {
 		return err
 	}
-	defer conn.Close(ctx)
-	_, err = conn.Exec(ctx, probeTable)
-	return err
+	return a.atServers(ctx, probeTable)
 }
 
-// configure gives a server its settings.
-func (a *autoFailover) configure(i int) error {
-	if a.set.partition == "" {
-		return nil
+// create makes the first server, or the second as a copy of it.
+func (a *autoFailover) create(ctx context.Context, i int) error {
+	monitor := fmt.Sprintf("postgres://autoctl_node@127.0.0.1:%d/pg_auto_failover?sslmode=disable", a.ports[0])
+	if err := a.start(i, "create", "postgres", "--monitor", monitor, "--name", fmt.Sprintf("n%d", i), "--dbname", "app"); err != nil {
+		return err
 	}
-	for _, words := range [][]string{
-		{"config", "set", "--pgdata", a.data(i), "timeout.network_partition_timeout", a.set.partition},
-		{"reload", "--pgdata", a.data(i)},
-	} {
-		if out, err := a.command(words...).CombinedOutput(); err != nil {
-			return fmt.Errorf("set up: %w: %s", err, out)
+	copying, stop := context.WithCancel(ctx)
+	defer stop()
+	if i == 2 {
+		go a.checkpoints(copying)
+	}
+	return a.awaitMonitor(ctx, fmt.Sprintf("SELECT count(*) = %d FROM pgautofailover.node WHERE reportedstate IN ('single', 'primary', 'secondary')", i))
+}
+
+// checkpoints hurries the copy of the first server: it begins with a checkpoint that pg_basebackup asks to be slow, which
+// takes up to minutes if nobody asks for a fast one meanwhile.
+func (a *autoFailover) checkpoints(ctx context.Context) {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		_ = a.atServers(ctx, "CHECKPOINT") // if this one was not done, the next will be
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// tell gives the monitor its settings; what they do not name gets its default.
+func (a *autoFailover) tell(ctx context.Context, set autoFailoverSettings) error {
+	for name := range fastestSane().monitor {
+		value := "DEFAULT"
+		if v, ok := set.monitor[name]; ok {
+			value = strconv.Itoa(v)
+		}
+		if err := a.atMonitor(ctx, fmt.Sprintf("ALTER SYSTEM SET pgautofailover.%s = %s", name, value)); err != nil {
+			return err
+		}
+	}
+	return a.atMonitor(ctx, "SELECT pg_reload_conf()")
+}
+
+// adopt gives the monitor and both servers the settings that are measured.
+func (a *autoFailover) adopt(ctx context.Context) error {
+	if err := a.tell(ctx, a.set); err != nil || a.set.partition == "" {
+		return err
+	}
+	for i := 1; i <= 2; i++ {
+		for _, words := range [][]string{
+			{"config", "set", "--pgdata", a.data(i), "timeout.network_partition_timeout", a.set.partition},
+			{"reload", "--pgdata", a.data(i)},
+		} {
+			if out, err := a.command(words...).CombinedOutput(); err != nil {
+				return fmt.Errorf("set up: %w: %s", err, out)
+			}
 		}
 	}
 	return nil
@@ -154,42 +174,34 @@ func (a *autoFailover) settled(ctx context.Context) error {
 		"count(*) FILTER (WHERE reportedstate = 'secondary' AND goalstate = 'secondary') = 1 FROM pgautofailover.node")
 }
 
-// killOnce returns the seconds without an acknowledged commit. With again it returns when both are there for the next
-// kill.
-func (a *autoFailover) killOnce(ctx context.Context, probe *prober, again bool) (float64, error) {
-	var serving int
+func (a *autoFailover) kill(ctx context.Context) (float64, error) {
 	conn, err := a.monitor(ctx)
 	if err != nil {
 		return 0, err
 	}
+	var serving int
 	err = conn.QueryRow(ctx, "SELECT nodeport FROM pgautofailover.node WHERE reportedstate = 'primary'").Scan(&serving)
 	conn.Close(ctx)
 	if err != nil {
 		return 0, err
 	}
-	victim := 1
-	if a.ports[2] == serving {
-		victim = 2
-	}
-	if err := awaitAck(ctx, probe, time.Now()); err != nil {
-		return 0, err
-	}
-	killed := time.Now()
-	killTree(a.run[victim].Process.Pid)
-	_ = a.run[victim].Wait()
-	gone := time.Now()
-	if err := awaitAck(ctx, probe, gone); err != nil {
-		return 0, err
-	}
-	took := probe.after(gone).Sub(killed).Seconds()
-	if !again {
-		return took, nil
-	}
-	if err := a.start(victim, "run"); err != nil {
-		return 0, err
-	}
-	return took, a.settled(ctx)
+	a.killed = slices.Index(a.ports[:], serving)
+	return without(ctx, a.dsn(), func() error {
+		killTree(a.run[a.killed].Process.Pid)
+		_ = a.run[a.killed].Wait() // it was killed
+		return nil
+	})
 }
+
+func (a *autoFailover) mend(ctx context.Context) error {
+	if err := a.start(a.killed, "run"); err != nil {
+		return err
+	}
+	return a.settled(ctx)
+}
+
+// dsn is a connection string to the server that serves.
+func (a *autoFailover) dsn() string { return eitherDSN(a.ports[1], a.ports[2], "postgres") }
 
 func (a *autoFailover) data(i int) string { return filepath.Join(a.dir, fmt.Sprintf("data-%d", i)) }
 
@@ -227,11 +239,21 @@ func (a *autoFailover) monitor(ctx context.Context) (*pgx.Conn, error) {
 }
 
 func (a *autoFailover) atMonitor(ctx context.Context, sql string) error {
-	conn, err := pgx.Connect(ctx, fmt.Sprintf("postgres://postgres@127.0.0.1:%d/pg_auto_failover?sslmode=disable", a.ports[0]))
+	return once(ctx, fmt.Sprintf("postgres://postgres@127.0.0.1:%d/pg_auto_failover?sslmode=disable", a.ports[0]), sql)
+}
+
+// atServers runs a statement at the server that serves.
+func (a *autoFailover) atServers(ctx context.Context, sql string) error {
+	return once(ctx, a.dsn(), sql)
+}
+
+// once runs a statement on a connection of its own.
+func once(ctx context.Context, dsn, sql string) error {
+	conn, err := pgx.Connect(ctx, dsn)
 	if err != nil {
 		return err
 	}
-	defer conn.Close(ctx)
+	defer conn.Close(context.WithoutCancel(ctx))
 	_, err = conn.Exec(ctx, sql)
 	return err
 }
@@ -240,7 +262,7 @@ func (a *autoFailover) atMonitor(ctx context.Context, sql string) error {
 func (a *autoFailover) awaitMonitor(ctx context.Context, sql string) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		var holds bool
@@ -265,21 +287,6 @@ func (a *autoFailover) close() error {
 		if cmd != nil {
 			killTree(cmd.Process.Pid)
 			_ = cmd.Wait()
-		}
-	}
-	return nil
-}
-
-func awaitAck(ctx context.Context, probe *prober, since time.Time) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for probe.after(since).IsZero() {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return fmt.Errorf("no commit was acknowledged within %s", patience)
 		}
 	}
 	return nil

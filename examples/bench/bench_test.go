@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/f19126b3/dbmirror/examples/internal/trio"
+	"github.com/f19126b3/dbmirror/partner/pgtest"
 )
 
 // syncsArgument lets the tests' binary be a process that times syncs in a directory.
@@ -52,6 +55,7 @@ func TestRefusesWhatItDoesNotKnow(t *testing.T) {
 	}{
 		{`there is no metric "speed"; there are full,`, []string{"-only", "speed"}},
 		{"-rounds 0: want 1 to 100", []string{"-rounds", "0"}},
+		{"-rounds -3: want 1 to 100", []string{"-rounds", "-3"}},
 		{`"full" is not a flag`, []string{"full"}},
 	} {
 		var stdout, stderr bytes.Buffer
@@ -78,6 +82,11 @@ func TestPrintsWhatItMeasured(t *testing.T) {
 	var rows []row
 	require.NoError(t, json.Unmarshal(stdout.Bytes(), &rows))
 	require.Len(t, rows, 2)
+	var objects []map[string]any
+	require.NoError(t, json.Unmarshal(stdout.Bytes(), &objects))
+	require.ElementsMatch(t, []string{"name", "unit", "ours", "peer", "peer_name", "ratio", "ratio_low", "ratio_high", "goal", "met", "limit", "rounds", "fsync_us"},
+		slices.Collect(maps.Keys(objects[0])))
+	require.Regexp(t, `(?m)^took step \d+ s, all [\d.]+ min$`, stderr.String())
 	require.Equal(t, "control step", rows[0].Name)
 	require.Positive(t, rows[0].Ours)
 	require.Positive(t, rows[0].FsyncUS)
@@ -85,6 +94,16 @@ func TestPrintsWhatItMeasured(t *testing.T) {
 	stdout.Reset()
 	writeTable(&stdout, rows)
 	require.Regexp(t, `control step +us +[\d.]+ .*<= 2 us +(NOT )?met|MET`, stdout.String())
+}
+
+// Goal: what is missing is told once, with what wants it and what to do.
+func TestTellsOnceWhatIsMissing(t *testing.T) {
+	t.Setenv(pgtest.EnvBin, t.TempDir())
+	var stdout, stderr bytes.Buffer
+	require.Equal(t, 1, start([]string{"-only", "verify,redo,step,large", "-rounds", "1"}, &stdout, &stderr))
+	require.Contains(t, stderr.String(), "bench: verify, redo, large: "+pgtest.EnvBin+"=")
+	require.Equal(t, 1, strings.Count(stderr.String(), "set it to the directory that holds postgres and initdb"))
+	require.Contains(t, stdout.String(), "control step", "what can be measured is")
 }
 
 // Goal: every sync of a process and of its children takes as much longer as is said, and nothing else does.

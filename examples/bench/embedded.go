@@ -98,12 +98,13 @@ func embedded(d disk) func(context.Context, *lab) ([]row, error) {
 		if err != nil {
 			return nil, err
 		}
+		limit := map[disk]string{ordinaryDisk: "reading and recording the rows of each write", slowDisk: "a sync for each transaction"}[d]
 		return []row{
-			beside(prefix+"-c1 FULL", "tx/s", alone[0], shared.name, alone[2], goal{}),
-			beside(prefix+"-c1 OFF", "tx/s", alone[1], shared.name, alone[2], goal{}),
-			beside(prefix+"-c8 FULL", "tx/s", eight[0], shared.name, eight[2], goal{}),
-			beside(prefix+"-c8 FULL", "tx/s", eight[0], each.name, eight[3], goal{}),
-			beside(prefix+"-c8 OFF", "tx/s", eight[1], shared.name, eight[2], goal{}),
+			beside(prefix+"-c1 FULL", "tx/s", alone[0], shared.name, alone[2], goal{}).within(limit),
+			beside(prefix+"-c1 OFF", "tx/s", alone[1], shared.name, alone[2], goal{}).within(limit),
+			beside(prefix+"-c8 FULL", "tx/s", eight[0], shared.name, eight[2], goal{}).within(limit),
+			beside(prefix+"-c8 FULL", "tx/s", eight[0], each.name, eight[3], goal{}).within(limit),
+			beside(prefix+"-c8 OFF", "tx/s", eight[1], shared.name, eight[2], goal{}).within(limit),
 		}, nil
 	}
 }
@@ -132,16 +133,16 @@ func (l *lab) embeddedSides(ctx context.Context, d disk) ([]embeddedSide, error)
 // embeddedTurns lets the writers work at each side in every round, beginning with another side each time. The first
 // round warms up and is left out.
 func (l *lab) embeddedTurns(ctx context.Context, sides []embeddedSide, count int) ([][]float64, error) {
-	const lasts = 2 * time.Second
+	const lasts = time.Second
 	got := make([][]float64, len(sides))
 	for round := range l.rounds + 1 {
 		for k := range sides {
 			i := (round + k) % len(sides)
-			limit := lasts
+			these := lasts
 			if round == 0 {
-				limit = lasts / 4
+				these = lasts / 4
 			}
-			rate, err := sides[i].run(ctx, count, limit)
+			rate, err := sides[i].run(ctx, count, these)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", sides[i].name, err)
 			}

@@ -68,13 +68,18 @@ func settings() map[string]string {
 	}
 }
 
+// find looks for PostgreSQL's programs, once.
+func (l *lab) find(ctx context.Context) (err error) {
+	if l.install.Bin == "" {
+		l.install, err = pgtest.Find(ctx, l.progress)
+	}
+	return err
+}
+
 // start starts servers at once, each of which keeps its data in a directory of that name.
 func (l *lab) start(ctx context.Context, d disk, names ...string) ([]*pgtest.Server, error) {
-	var err error
-	if l.install.Bin == "" {
-		if l.install, err = pgtest.Find(ctx, l.progress); err != nil {
-			return nil, err
-		}
+	if err := l.find(ctx); err != nil {
+		return nil, err
 	}
 	install := l.install
 	if d == slowDisk {
@@ -102,10 +107,20 @@ func (l *lab) start(ctx context.Context, d disk, names ...string) ([]*pgtest.Ser
 
 // slowSyncs makes the disk slow for every process that runs by way of via.
 func (l *lab) slowSyncs() (err error) {
-	if l.slow, err = newSlowed(filepath.Join(l.dir, "slow.sock")); err == nil {
-		l.fsync += float64(slowSync.Microseconds())
+	if l.slow, err = newSlowed(filepath.Join(l.dir, "slow.sock")); err != nil {
+		return err
 	}
-	return err
+	l.fsync += float64(slowSync.Microseconds())
+	words, err := l.via(slowDisk)
+	if err != nil {
+		return err
+	}
+	words = append(words, "/bin/sh", "-c", "true")
+	if out, err := exec.Command(words[0], words[1:]...).CombinedOutput(); err != nil {
+		return fmt.Errorf("make a slow disk: %w: %s: run this where processes may filter their system calls, as in no "+
+			"container that forbids it, or leave out the metrics named slow-", err, strings.TrimSpace(string(out)))
+	}
+	return nil
 }
 
 // slowDown prepares a directory of programs whose server runs on a slow disk.

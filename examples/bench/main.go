@@ -12,8 +12,10 @@
 // postgresql-15-auto-failover). An embedded pair is measured beside SQLite without mirroring.
 //
 // A row of the table: ours and the peer's figure, each the median of the rounds; the median of the ratios within a round,
-// and their spread; the goal and whether it is met; the rounds; what a sync took, in microseconds. Close everything else
-// before you measure: on a busy machine only the spread is true.
+// and their spread; the goal and whether it is met; the rounds; what fdatasync took, in microseconds; what bounds the
+// figure, where that is known. With -json a row is an object with name, unit, ours, peer, peer_name, ratio, ratio_low,
+// ratio_high, goal, met, limit, rounds and fsync_us; without a goal it is met. How long each metric took is printed to
+// standard error. Close everything else before you measure: on a busy machine only the spread is true.
 package main
 
 import (
@@ -71,12 +73,13 @@ func start(args []string, stdout, stderr io.Writer) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	rows, err := run(ctx, chosen, *rounds, stderr)
+	rows, took, err := run(ctx, chosen, *rounds, stderr)
 	if *asJSON {
 		err = errors.Join(err, writeJSON(stdout, rows))
 	} else {
 		writeTable(stdout, rows)
 	}
+	fmt.Fprintln(stderr, took)
 	if err != nil {
 		fmt.Fprintln(stderr, "bench:", err)
 		return 1

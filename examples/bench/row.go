@@ -21,7 +21,7 @@ type row struct {
 	High     float64 `json:"ratio_high"`
 	Goal     string  `json:"goal"`
 	Met      bool    `json:"met"`
-	Limit    string  `json:"limit"` // what bounds it, when a peer stands for that
+	Limit    string  `json:"limit"` // what bounds it, where that is known
 	Rounds   int     `json:"rounds"`
 	FsyncUS  float64 `json:"fsync_us"`
 }
@@ -65,6 +65,12 @@ func beside(name, unit string, ours []float64, peerName string, peer []float64, 
 	}
 }
 
+// within says what bounds a row.
+func (r row) within(limit string) row {
+	r.Limit = limit
+	return r
+}
+
 // alone makes the row of a series that has a goal of its own. The worst round counts.
 func alone(name, unit string, ours []float64, g goal) row {
 	return row{
@@ -94,7 +100,7 @@ func writeJSON(w io.Writer, rows []row) error {
 func writeTable(w io.Writer, rows []row) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	defer t.Flush()
-	fmt.Fprintln(t, "metric\tunit\tours\tpeer\t\tratio\tspread\tgoal\t\trounds\tfsync us")
+	fmt.Fprintln(t, "metric\tunit\tours\tpeer\t\tratio\tspread\tgoal\t\trounds\tfsync us\tlimit")
 	for _, r := range rows {
 		ratio, peer, verdict := "", "", ""
 		if r.PeerName != "" {
@@ -107,8 +113,8 @@ func writeTable(w io.Writer, rows []row) {
 		default:
 			verdict = "NOT MET"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s-%s\t%s\t%s\t%d\t%.0f\n",
-			r.Name, r.Unit, short(r.Ours), peer, r.PeerName, ratio, short(r.Low), short(r.High), r.Goal, verdict, r.Rounds, r.FsyncUS)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s-%s\t%s\t%s\t%d\t%.0f\t%s\n",
+			r.Name, r.Unit, short(r.Ours), peer, r.PeerName, ratio, short(r.Low), short(r.High), r.Goal, verdict, r.Rounds, r.FsyncUS, r.Limit)
 	}
 }
 

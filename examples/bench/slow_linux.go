@@ -19,6 +19,15 @@ import (
 // slowSync is by how much each sync is longer.
 const slowSync = time.Millisecond
 
+// syncData is fdatasync.
+func syncData(f *os.File) error {
+	for {
+		if err := unix.Fdatasync(int(f.Fd())); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
 // slowArgument is the first argument of a process that is to run another program under the filter:
 //
 //	bench run-with-slow-syncs SOCKET PROGRAM ARGUMENTS...
