@@ -194,9 +194,9 @@ func TestSlotAfterAnOrderlyStop(t *testing.T) {
 	t.Parallel()
 	srv, s, dsn := waitServer(t)
 	ctx := adminContext(t)
-	start, err := s.CreateSlot(ctx, "slot_a")
+	start, err := s.CreateSlot(ctx, slotA)
 	require.NoError(t, err)
-	m := startMirror(t, s, dsn, "slot_a", mirrorA, false)
+	m := startMirror(t, s, dsn, slotA, mirrorA, false)
 	require.NoError(t, adminCommit(ctx, dsn))
 	end := adminValue[string](t, s, "SELECT pg_current_wal_flush_lsn()::text")
 	adminEventually(t, "the commit is confirmed", func() bool {
@@ -206,12 +206,12 @@ func TestSlotAfterAnOrderlyStop(t *testing.T) {
 	adminEventually(t, "nobody reads", func() bool {
 		return adminValue[bool](t, s, "SELECT active_pid IS NULL FROM pg_replication_slots")
 	})
-	before, err := s.Slot(ctx, "slot_a")
+	before, err := s.Slot(ctx, slotA)
 	require.NoError(t, err)
 	require.Greater(t, before.Confirmed, start)
 	require.NoError(t, srv.Stop("fast"))
 	require.NoError(t, srv.Restart(ctx))
-	after, err := s.Slot(ctx, "slot_a")
+	after, err := s.Slot(ctx, slotA)
 	require.NoError(t, err)
 	if adminValue[int](t, s, "SELECT current_setting('server_version_num')::int") >= 170000 {
 		require.Equal(t, before.Confirmed, after.Confirmed)

@@ -31,9 +31,9 @@ func TestTailAfterCrash(t *testing.T) {
 	dsn := srv.DSN("app")
 	ctx := adminContext(t)
 	adminExec(t, dsn, "CREATE TABLE t (id int PRIMARY KEY, v text)")
-	_, err := s.CreateSlot(ctx, "tail_slot")
+	_, err := s.CreateSlot(ctx, slotA)
 	require.NoError(t, err)
-	m := startMirror(t, s, dsn, "tail_slot", mirrorA, false)
+	m := startMirror(t, s, dsn, slotA, mirrorA, false)
 	_, err = s.WaitMirror(ctx, mirrorA)
 	require.NoError(t, err)
 	conn := adminClient(t, dsn)
@@ -53,7 +53,7 @@ func TestTailAfterCrash(t *testing.T) {
 
 	for range 2 { // reading does not move the slot
 		var out bytes.Buffer
-		sum, err := s.Tail(ctx, "tail_slot", fork, &out)
+		sum, err := s.Tail(ctx, slotA, fork, &out)
 		require.NoError(t, err)
 		require.EqualValues(t, 5, sum.Transactions)
 		require.EqualValues(t, 5, sum.Changes)
@@ -70,10 +70,10 @@ func TestTailAfterCrash(t *testing.T) {
 			require.Equal(t, lines[3*i].Xid, lines[3*i+2].Xid)
 		}
 		require.Equal(t, sum.Last.String(), lines[14].End)
-		rest, err := s.Tail(ctx, "tail_slot", sum.First, &out)
+		rest, err := s.Tail(ctx, slotA, sum.First, &out)
 		require.NoError(t, err)
 		require.EqualValues(t, 4, rest.Transactions, "a position is the end of the last transaction that is not in the tail")
-		none, err := s.Tail(ctx, "tail_slot", sum.Last, &out)
+		none, err := s.Tail(ctx, slotA, sum.Last, &out)
 		require.NoError(t, err)
 		require.Equal(t, TailSummary{Tables: none.Tables}, none)
 		require.Empty(t, none.Tables)
@@ -81,7 +81,7 @@ func TestTailAfterCrash(t *testing.T) {
 }
 
 func slotConfirmed(t *testing.T, s *Server) mirror.LSN {
-	st, err := s.Slot(adminContext(t), "tail_slot")
+	st, err := s.Slot(adminContext(t), slotA)
 	require.NoError(t, err)
 	return st.Confirmed
 }
@@ -94,11 +94,11 @@ func TestTailSaysWhatChanged(t *testing.T) {
 	adminExec(t, dsn, `CREATE SCHEMA "Odd ""one"`, `CREATE TABLE "Odd ""one".k (a int, b text, "C c" text, PRIMARY KEY (a, b))`,
 		"CREATE TABLE whole (a int, b text)", "ALTER TABLE whole REPLICA IDENTITY FULL",
 		"ALTER TABLE \"Odd \"\"one\".k ALTER b SET STORAGE EXTERNAL, ALTER \"C c\" SET STORAGE EXTERNAL")
-	start, err := s.CreateSlot(ctx, "tail_slot")
+	start, err := s.CreateSlot(ctx, slotA)
 	require.NoError(t, err)
 	tail := func() (TailSummary, []TailLine) {
 		var out bytes.Buffer
-		sum, err := s.Tail(ctx, "tail_slot", start, &out)
+		sum, err := s.Tail(ctx, slotA, start, &out)
 		require.NoError(t, err)
 		return sum, readTail(t, out.Bytes())
 	}
@@ -136,14 +136,14 @@ func TestTailSaysWhatChanged(t *testing.T) {
 	require.Nil(t, lines[6].New)
 
 	t.Run("a slot that is read, is gone, or has been confirmed beyond", func(t *testing.T) {
-		m := startMirror(t, s, dsn, "tail_slot", mirrorA, true)
-		_, err := s.Tail(ctx, "tail_slot", start, &bytes.Buffer{})
+		m := startMirror(t, s, dsn, slotA, mirrorA, true)
+		_, err := s.Tail(ctx, slotA, start, &bytes.Buffer{})
 		require.ErrorContains(t, err, "FreeSlot")
 		m.hold.Store(false)
 		adminEventually(t, "it has confirmed", func() bool { return slotConfirmed(t, s) > start })
-		require.NoError(t, s.FreeSlot(ctx, "tail_slot"))
+		require.NoError(t, s.FreeSlot(ctx, slotA))
 		m.end()
-		_, err = s.Tail(ctx, "tail_slot", start, &bytes.Buffer{})
+		_, err = s.Tail(ctx, slotA, start, &bytes.Buffer{})
 		require.ErrorIs(t, err, ErrTailGone)
 		_, err = s.Tail(ctx, "nowhere", start, &bytes.Buffer{})
 		require.ErrorIs(t, err, ErrNoSlot)

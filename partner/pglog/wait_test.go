@@ -19,6 +19,8 @@ import (
 const (
 	mirrorA = "dbmirror_abcd1234_1_a"
 	mirrorB = "dbmirror_abcd1234_2_b"
+	slotA   = "dbmirror_abcd1234_1"
+	slotB   = "dbmirror_abcd1234_2"
 )
 
 // writers commit rows in loops until they are stopped. Each keeps the ids of the rows whose commit returned.
@@ -152,9 +154,9 @@ func TestWaitMirrorIsReleasedByItsMirrorOnly(t *testing.T) {
 	t.Parallel()
 	_, s, dsn := waitServer(t)
 	ctx := adminContext(t)
-	_, err := s.CreateSlot(ctx, "slot_a")
+	_, err := s.CreateSlot(ctx, slotA)
 	require.NoError(t, err)
-	a := startMirror(t, s, dsn, "slot_a", mirrorA, true)
+	a := startMirror(t, s, dsn, slotA, mirrorA, true)
 	end, err := s.WaitMirror(ctx, mirrorA)
 	require.NoError(t, err)
 
@@ -178,7 +180,7 @@ func TestWaitMirrorIsReleasedByItsMirrorOnly(t *testing.T) {
 	require.Zero(t, st.Foreign)
 	require.Equal(t, 2, st.Waiters)
 	require.Len(t, st.Walsenders, 1)
-	require.Equal(t, "slot_a", st.Walsenders[0].Slot)
+	require.Equal(t, slotA, st.Walsenders[0].Slot)
 
 	a.hold.Store(false)
 	require.NoError(t, <-done)
@@ -194,7 +196,7 @@ func TestWaitMirrorIsReleasedByItsMirrorOnly(t *testing.T) {
 			require.Zero(t, adminValue[int](t, s, "SELECT count(*) FROM pg_stat_replication"), "the old walsender was ended")
 			require.NoError(t, s.WaitNone(ctx, false))
 			require.NoError(t, <-done)
-			again := startMirror(t, s, dsn, "slot_a", mirrorA, false)
+			again := startMirror(t, s, dsn, slotA, mirrorA, false)
 			_, err = s.WaitMirror(ctx, mirrorA)
 			require.NoError(t, err)
 			require.NoError(t, <-commit())
@@ -207,9 +209,9 @@ func TestWaitBlockAndNone(t *testing.T) {
 	t.Parallel()
 	_, s, dsn := waitServer(t)
 	ctx := adminContext(t)
-	_, err := s.CreateSlot(ctx, "slot_a")
+	_, err := s.CreateSlot(ctx, slotA)
 	require.NoError(t, err)
-	a := startMirror(t, s, dsn, "slot_a", mirrorA, false)
+	a := startMirror(t, s, dsn, slotA, mirrorA, false)
 	_, err = s.WaitMirror(ctx, mirrorA)
 	require.NoError(t, err)
 	for range 5 {
@@ -344,14 +346,14 @@ func TestAbuseS7WaitMirrorRefusesForeignWalsender(t *testing.T) {
 	t.Parallel()
 	_, s, dsn := waitServer(t)
 	ctx := adminContext(t)
-	for _, slot := range []string{"slot_a", "slot_b"} {
+	for _, slot := range []string{slotA, slotB} {
 		_, err := s.CreateSlot(ctx, slot)
 		require.NoError(t, err)
 	}
-	startMirror(t, s, dsn, "slot_a", mirrorA, false)
+	startMirror(t, s, dsn, slotA, mirrorA, false)
 	_, err := s.WaitMirror(ctx, mirrorA)
 	require.NoError(t, err)
-	startMirror(t, s, dsn, "slot_b", strings.ToUpper(mirrorA), false)
+	startMirror(t, s, dsn, slotB, strings.ToUpper(mirrorA), false)
 	st, err := s.Waiting(ctx)
 	require.NoError(t, err)
 	require.Equal(t, 1, st.Foreign)
@@ -362,6 +364,34 @@ func TestAbuseS7WaitMirrorRefusesForeignWalsender(t *testing.T) {
 		_, err := s.WaitMirror(ctx, name)
 		require.Error(t, err, name)
 	}
+}
+
+// A stranger that bears the mirror's name would confirm in its place, also while the mirror is away.
+func TestWaitMirrorRefusesWhoReadsOtherLog(t *testing.T) {
+	t.Parallel()
+	_, s, dsn := waitServer(t)
+	ctx := adminContext(t)
+	for _, slot := range []string{slotA, "stranger"} {
+		_, err := s.CreateSlot(ctx, slot)
+		require.NoError(t, err)
+	}
+	alone := startMirror(t, s, dsn, "stranger", mirrorA, false)
+	_, err := s.WaitMirror(ctx, mirrorA)
+	require.ErrorIs(t, err, ErrForeignWalsender)
+	alone.end()
+
+	m := startMirror(t, s, dsn, slotA, mirrorA, false)
+	_, err = s.WaitMirror(ctx, mirrorA)
+	require.NoError(t, err)
+	st, err := s.Waiting(ctx)
+	require.NoError(t, err)
+	require.Zero(t, st.Foreign)
+	m.end()
+	startMirror(t, s, dsn, "stranger", mirrorA, false)
+	require.NoError(t, adminCommit(ctx, dsn), "the stranger has confirmed it")
+	st, err = s.Waiting(ctx)
+	require.NoError(t, err)
+	require.Equal(t, 1, st.Foreign)
 }
 
 // A probe whose wait is cancelled commits all the same. Its return is no proof of anything.

@@ -18,6 +18,7 @@ type Walsender struct {
 	Start   time.Time // with PID, which connection it is
 	Name    string
 	Slot    string // the slot it reads from, empty for none
+	Streams bool   // it sends log, so that its reports count
 	Sync    string // how PostgreSQL counts it: async, potential, sync, quorum
 	Flushed mirror.LSN
 	Replied time.Time // the reader's clock when it sent its last report; zero before the first
@@ -37,7 +38,8 @@ type Waiting struct {
 	// RestartWaits is true when a restarted server makes commits wait for this session.
 	RestartWaits bool
 	Walsenders   []Walsender
-	// Foreign counts the walsenders of a name in force beyond the first: each can release commits in the mirror's place.
+	// Foreign counts the walsenders of the name in force that can release commits in the mirror's place: those that read no
+	// log kept for this session, and all but one of the others.
 	Foreign int
 	Waiters int // sessions whose commit waits
 }
@@ -59,10 +61,18 @@ func (s *Server) Waiting(ctx context.Context) (Waiting, error) {
 	if st.Persisted, _, err = w.files(ctx); err != nil {
 		return Waiting{}, fmt.Errorf("read wait: %w", err)
 	}
-	if st.Walsenders, err = w.walsenders(ctx); err != nil {
+	// One that ends is there for a moment longer than the log it has read, and than the connection that follows it.
+	patience := time.Now().Add(settlePatience)
+	err = poll(ctx, func() (_ bool, err error) {
+		if st.Walsenders, err = w.walsenders(ctx); err != nil {
+			return false, err
+		}
+		st.judge(s.WaitPrefix())
+		return st.Foreign == 0 || time.Now().After(patience), nil
+	})
+	if err != nil {
 		return Waiting{}, fmt.Errorf("read wait: %w", err)
 	}
-	st.judge(s.WaitPrefix())
 	return st, nil
 }
 
@@ -74,19 +84,28 @@ func (st *Waiting) judge(prefix string) {
 	st.Reloaded = st.Name == prefix+suffixRestart
 	st.Blocked = st.Reloaded || st.Name == prefix+suffixClosed
 	st.RestartWaits = persisted.own(prefix) != ""
-	bearers := 0
-	for _, w := range st.Walsenders {
-		if st.Name != "" && strings.EqualFold(w.Name, st.Name) {
-			bearers++
+	st.Foreign = foreign(st.Walsenders, st.Name, prefix)
+}
+
+// foreign counts the walsenders of a name whose reports do not tell of this session's log, or tell of it beside another.
+func foreign(list []Walsender, name, prefix string) (n int) {
+	ours := 0
+	for _, ws := range list {
+		switch {
+		case !strings.EqualFold(ws.Name, name):
+		case ws.Streams && !strings.HasPrefix(ws.Slot, prefix):
+			n++
+		default:
+			ours++
 		}
 	}
-	st.Foreign = max(0, bearers-1)
+	return n + max(0, ours-1)
 }
 
 // walsenders lists those under a name of this session.
 func (w waiting) walsenders(ctx context.Context) ([]Walsender, error) {
 	rows, err := w.pool.Query(ctx, `
-		SELECT r.pid, r.backend_start, r.application_name, coalesce(s.slot_name::text, ''), r.sync_state,
+		SELECT r.pid, r.backend_start, r.application_name, coalesce(s.slot_name::text, ''), r.state <> 'startup', r.sync_state,
 			r.flush_lsn::text, r.reply_time
 		FROM pg_stat_replication r LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid
 		WHERE starts_with(lower(r.application_name), $1) ORDER BY r.backend_start`, w.WaitPrefix())
@@ -95,7 +114,7 @@ func (w waiting) walsenders(ctx context.Context) ([]Walsender, error) {
 	}
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (ws Walsender, err error) {
 		var replied *time.Time
-		err = row.Scan(&ws.PID, &ws.Start, &ws.Name, &ws.Slot, &ws.Sync, lsnColumn{&ws.Flushed}, &replied)
+		err = row.Scan(&ws.PID, &ws.Start, &ws.Name, &ws.Slot, &ws.Streams, &ws.Sync, lsnColumn{&ws.Flushed}, &replied)
 		if replied != nil {
 			ws.Replied = *replied
 		}
@@ -108,26 +127,32 @@ func (w waiting) walsenders(ctx context.Context) ([]Walsender, error) {
 }
 
 // refuseDoubles returns an error when a name that must confirm is borne by more than one walsender: PostgreSQL counts
-// each of them, so that two of one name can stand in for the mirror.
+// each of them, so that two of one name can stand in for the mirror. So can one that bears the mirror's name and reads
+// other log.
 func (w waiting) refuseDoubles(ctx context.Context, list waitList, name string) error {
-	names := append(slices.Clone(list.others), name)
+	bearers, err := w.walsenders(ctx)
+	if err != nil {
+		return err
+	}
+	if n := foreign(bearers, name, w.WaitPrefix()); n > 0 {
+		return fmt.Errorf("%w: %d beside the mirror's own bear %s: let each incarnation of the mirror take a new name, and end the others",
+			ErrForeignWalsender, n, name)
+	}
+	names := slices.Clone(list.others)
 	for i := range names {
 		names[i] = strings.ToLower(names[i])
 	}
 	var double string
 	var count int
-	err := w.pool.QueryRow(ctx, `
+	err = w.pool.QueryRow(ctx, `
 		SELECT coalesce(min(n), ''), coalesce(max(c), 0) FROM (
 			SELECT lower(application_name) AS n, count(*) AS c FROM pg_stat_replication
 			WHERE lower(application_name) = ANY ($1) GROUP BY 1 HAVING count(*) > 1 ORDER BY 1 LIMIT 1) d`, names).Scan(&double, &count)
 	if err != nil {
 		return fmt.Errorf("count walsenders: %w", err)
 	}
-	switch {
-	case count == 0:
+	if count == 0 {
 		return nil
-	case double == name:
-		return fmt.Errorf("%w: %d bear %s: let each incarnation of the mirror take a new name, and end the others", ErrForeignWalsender, count, name)
 	}
 	return fmt.Errorf("%d walsenders bear the name %s, which synchronous_standby_names lists: PostgreSQL counts each, and they "+
 		"could confirm in the mirror's place: give each standby its own cluster_name or application_name", count, double)
