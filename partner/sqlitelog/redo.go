@@ -140,6 +140,9 @@ func (r *Redo) follow(ctx context.Context, queue backend.Queue) error {
 				return err
 			}
 		}
+		if err := a.giveBack(queue); err != nil {
+			return err
+		}
 		record, after, err := reader.Next(ctx)
 		if err != nil {
 			return fmt.Errorf("read log: %w", err)
@@ -153,9 +156,27 @@ func (r *Redo) follow(ctx context.Context, queue backend.Queue) error {
 // assembler puts the records of the log together.
 type assembler struct {
 	batch
-	body  []byte
-	whole bool // the log was read from the beginning of the transaction on
+	body   []byte
+	length mirror.LSN  // of the parts of the transaction that were read
+	whole  bool        // the log was read from the beginning of the transaction on
+	read   redo.Offset // after the last record
 }
+
+// giveBack trims when nothing is to be redone. Beginnings of transactions whose stream broke off would fill the log
+// otherwise: nothing is appended to a full one, and so nothing would ever be redone that trims it.
+func (a *assembler) giveBack(queue backend.Queue) error {
+	if a.to != a.from || a.after == 0 {
+		return nil
+	}
+	if err := queue.Trim(a.after); err != nil {
+		return fmt.Errorf("trim log that came to nothing: %w", err)
+	}
+	a.after = 0
+	return nil
+}
+
+// next begins another transaction, which is known to begin here.
+func (a *assembler) next() { a.body, a.length, a.whole = nil, 0, true }
 
 func (a *assembler) full() bool {
 	return len(a.transactions) >= batchTransactions || a.bytes >= batchBytes
@@ -163,11 +184,15 @@ func (a *assembler) full() bool {
 
 func (a *assembler) take(record redo.Record, after redo.Offset) error {
 	at := mirror.Position{Seq: record.Seq, LSN: record.LSN}
+	begun := a.read
+	a.read = after
 	switch record.Kind {
 	case redo.KindAttach:
-		a.body, a.whole = nil, true
+		a.next()
+		a.after = begun // what is before it is in the batch, or void
 	case redo.KindData:
 		a.body = append(a.body, record.Data...)
+		a.length += mirror.LSN(len(record.Data) + partOverhead)
 	case redo.KindMark:
 		// Nothing more up to there: the position moves with the next transaction. A newer role sequence goes on from here.
 		if at.Compare(a.to) > 0 {
@@ -175,8 +200,10 @@ func (a *assembler) take(record redo.Record, after redo.Offset) error {
 		}
 	case redo.KindCommit:
 		body := append(a.body, record.Data...)
-		whole := a.whole
-		a.body, a.whole = nil, true
+		length := a.length + mirror.LSN(len(record.Data)+partOverhead)
+		// The log may have been trimmed up to the very beginning of it.
+		whole := a.whole || at.Seq == a.to.Seq && at.LSN == a.to.LSN+length
+		a.next()
 		if at.Compare(a.to) <= 0 {
 			return nil // redone before
 		}

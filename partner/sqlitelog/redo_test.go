@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 
 	"github.com/f19126b3/dbmirror/mirror"
 	"github.com/f19126b3/dbmirror/partner/backend"
+	"github.com/f19126b3/dbmirror/partner/redo"
 )
 
 // stray writes on a database as nobody should.
@@ -262,4 +264,121 @@ func TestSeedRefusesWhatHoldsSomething(t *testing.T) {
 	findings, err = l.p.Examine(context.Background(), mirror.RolePrincipal)
 	require.NoError(t, err)
 	require.Empty(t, findings)
+}
+
+// records are those of what the principal has written since the mirror was seeded, as a stream appends them. Nothing is
+// redone.
+func (l *link) records(t *testing.T) (all []redo.Record) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	stream, err := l.m.Follow(backend.Source{Reign: l.reign, Name: name, Silence: 10 * time.Second})
+	require.NoError(t, err)
+	ended := make(chan error, 1)
+	go func() { ended <- stream.Run(ctx, l.queue) }()
+	reader := l.queue.NewReader(0)
+	defer reader.Close()
+	for end := l.a.End(); len(all) == 0 || all[len(all)-1].LSN < end; {
+		record, _, err := reader.Next(ctx)
+		require.NoError(t, err)
+		record.Data = bytes.Clone(record.Data)
+		all = append(all, record)
+	}
+	cancel()
+	require.ErrorIs(t, <-ended, context.Canceled)
+	return all
+}
+
+func kinds(records []redo.Record) (all []redo.Kind) {
+	for _, r := range records {
+		all = append(all, r.Kind)
+	}
+	return all
+}
+
+// Log is trimmed up to the very end of a transaction: the next one, with which it begins then, is whole.
+func TestLogThatBeginsWithATransaction(t *testing.T) {
+	l := newLink(t, Config{})
+	must(t, l.a, smallTable)
+	l.seed(t)
+	base := l.queue.Hardened()
+	must(t, l.a, "INSERT INTO t (a) VALUES ('small')")
+	middle := mirror.Position{Seq: first, LSN: l.a.End()}
+	must(t, l.a, "INSERT INTO t (a) VALUES (randomblob(600000))")
+	end := mirror.Position{Seq: first, LSN: l.a.End()}
+	log := l.records(t)
+	require.Equal(t, []redo.Kind{redo.KindAttach, redo.KindCommit, redo.KindData, redo.KindData, redo.KindCommit}, kinds(log))
+	for _, c := range []struct {
+		from    mirror.Position
+		records []redo.Record
+		whole   bool
+	}{
+		{base, log, true}, {base, log[1:], true}, {middle, log[2:], true},
+		{base, log[2:], false}, {middle, log[3:], false}, {middle, log[4:], false},
+	} {
+		a := assembler{batch: batch{from: c.from, to: c.from}}
+		var err error
+		for i, record := range c.records {
+			err = errors.Join(err, a.take(record, redo.Offset(i+1)))
+		}
+		if c.whole {
+			require.NoError(t, err)
+			require.Equal(t, end, a.to)
+		} else {
+			require.ErrorContains(t, err, "not its beginning", "from %s with %d records", c.from, len(c.records))
+		}
+	}
+}
+
+// Streams break off in the same large transaction, one after the other. What they leave must not fill the log for good:
+// nothing that is appended could make room again.
+func TestRedoGivesBackWhatCameToNothing(t *testing.T) {
+	l := newLink(t, Config{})
+	must(t, l.a, smallTable)
+	l.seed(t)
+	base := l.queue.Hardened()
+	must(t, l.a, "INSERT INTO t (a) VALUES (randomblob(600000))")
+	log := l.records(t)
+	require.Equal(t, []redo.Kind{redo.KindAttach, redo.KindData, redo.KindData, redo.KindCommit}, kinds(log))
+	queue, err := redo.Open(redo.Config{Dir: filepath.Join(t.TempDir(), "small"), SegmentBytes: 1 << 20, MaxBytes: 4 << 20})
+	require.NoError(t, err)
+	defer queue.Close()
+	require.NoError(t, queue.Reset(base))
+	redoes, err := l.m.NewRedo()
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- redoes.Run(ctx, queue) }()
+	for range 20 {
+		for _, record := range log[:len(log)-1] {
+			require.NoError(t, patiently(ctx, queue, record))
+		}
+	}
+	require.NoError(t, patiently(ctx, queue, log[len(log)-1]))
+	end, err := queue.Harden()
+	require.NoError(t, err)
+	require.NoError(t, redoes.Drain(ctx, end))
+	requireEqual(t, l.a, l.b)
+	cancel()
+	require.ErrorIs(t, <-ended, context.Canceled)
+}
+
+// patiently appends as a stream does: a full log is hardened and waited for.
+func patiently(ctx context.Context, queue *redo.Queue, record redo.Record) error {
+	retry := time.NewTicker(5 * time.Millisecond)
+	defer retry.Stop()
+	for {
+		err := queue.Append(record)
+		if !errors.Is(err, redo.ErrFull) {
+			return err
+		}
+		if _, hard := queue.Harden(); hard != nil {
+			return hard
+		}
+		select {
+		case <-retry.C:
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
