@@ -4,17 +4,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/mirror/host"
 )
 
-// supervise starts programs again that ended by themselves, as a machine's supervisor does, until it is stopped.
+// supervise starts programs again that ended by themselves, as a machine's supervisor does, and watches the partners
+// close their databases, until it is stopped.
 func (c *chaos) supervise() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	var done sync.WaitGroup
+	for s := mirror.PartnerA; s <= mirror.PartnerB; s++ {
+		done.Go(func() { c.watchGate(ctx, s) })
+	}
+	done.Go(func() {
 		tick := time.NewTicker(200 * time.Millisecond)
 		defer tick.Stop()
 		for {
@@ -27,8 +32,42 @@ func (c *chaos) supervise() (stop func()) {
 			case <-tick.C:
 			}
 		}
-	}()
-	return func() { cancel(); <-done }
+	})
+	return func() { cancel(); done.Wait() }
+}
+
+// watchGate notes from when to when a partner is closing its database. That it takes no longer than the fence time is
+// what the guarantees assume of the machine, and not what is tested here: see excused.
+func (c *chaos) watchGate(ctx context.Context, s mirror.Server) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		asked := time.Now()
+		if st, err := c.ask(s); err == nil {
+			c.closing(s, st.Duty.Gate == mirror.GateClosed && st.Gate != mirror.GateClosed, asked)
+		}
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
+	}
+}
+
+func (c *chaos) closing(s mirror.Server, closing bool, asked time.Time) {
+	c.guard.Lock()
+	defer c.guard.Unlock()
+	all := c.closings[s]
+	open := len(all) > 0 && all[len(all)-1].to.IsZero()
+	switch {
+	case closing && !open:
+		c.closings[s] = append(all, interval{from: asked})
+	case !closing && open:
+		last := &all[len(all)-1]
+		last.to = time.Now()
+		if last.to.Sub(last.from) > host.Fast().Fence {
+			c.total.slowToClose++
+		}
+	}
 }
 
 // revive starts a program that has ended, unless a fault keeps it down.
