@@ -3,6 +3,7 @@ package sqlitelog
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/f19126b3/dbmirror/mirror"
 	"github.com/f19126b3/dbmirror/partner/backend"
+	"github.com/f19126b3/dbmirror/partner/redo"
 )
 
 // foreign opens a connection as a program without this library does.
@@ -92,11 +94,42 @@ func TestForeignWriter(t *testing.T) {
 		require.Equal(t, end, p.a.End())
 	}
 	require.Error(t, p.a.Ping(context.Background()))
+	// Nobody goes on with the log after a restart: it does not tell of that.
+	require.NoError(t, p.a.Close())
+	again := open(t, Config{Path: p.a.cfg.Path})
+	require.Equal(t, []string{"1 99"}, rows(t, again, "SELECT * FROM t"))
+	require.Greater(t, again.End(), end)
+	require.Empty(t, again.mu.slots)
+	_, err := again.Tail(context.Background(), end, io.Discard)
+	require.ErrorIs(t, err, backend.ErrTailGone)
+	must(t, again, "UPDATE t SET a = 2")
 
 	// It is found on a mirror, too, and also when the connection changes meanwhile.
 	require.NoError(t, runOnce(foreign(t, p.b.cfg.Path), "UPDATE t SET a = 98"))
 	var found *ForeignWriterError
 	require.ErrorAs(t, exec(p.b, "INSERT INTO t VALUES (2, 2)"), &found)
+}
+
+// A mirror into which something else has written redoes nothing any more, also after a restart.
+func TestForeignWriterOfAMirror(t *testing.T) {
+	ctx := context.Background()
+	db := open(t, Config{})
+	must(t, db, smallTable)
+	require.NoError(t, db.own(ctx, func(conn *sqlite.Conn) error { return setProgress(conn, session, mirror.Position{Seq: 1, LSN: 16}) }))
+	transact := func() error { return db.redoing(ctx, func(*writer) error { return nil }) }
+	require.NoError(t, transact())
+	require.NoError(t, runOnce(foreign(t, db.cfg.Path), "UPDATE t SET a = 98"))
+	var found *ForeignWriterError
+	require.ErrorAs(t, transact(), &found)
+	require.NoError(t, db.Close())
+	queue, err := redo.Open(redo.Config{Dir: filepath.Join(t.TempDir(), "log")})
+	require.NoError(t, err)
+	defer queue.Close()
+	require.NoError(t, queue.Reset(mirror.Position{Seq: 1, LSN: 16}))
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	err = newRedo(open(t, Config{Path: db.cfg.Path}), session).Run(ctx, queue)
+	require.Equal(t, mirror.ReasonLogGap, backend.ReasonOf(err))
 }
 
 func TestFullDatabase(t *testing.T) {

@@ -35,7 +35,8 @@
 // be written on a connection that a function has kept.
 //
 // Something else that writes to the file, another process or connection, is found by the next transaction under the
-// write lock (PRAGMA data_version): a *ForeignWriterError, and nothing is written or mirrored any more. What is written
+// write lock (PRAGMA data_version): a *ForeignWriterError, and nothing is written or mirrored any more. After a restart the
+// principal goes on, and what was written stays; its log has a gap, so that the mirror is copied anew. What is written
 // while no program of this library has the file open is not found; comparing the sums (DB.Sums) does.
 //
 // # The log

@@ -140,13 +140,43 @@ func (w *writer) start() error {
 	}
 	version, err := number(w.conn, "PRAGMA data_version")
 	if err == nil && w.version != 0 && version != w.version {
-		err = &ForeignWriterError{w.path}
+		err = errors.Join(&ForeignWriterError{w.path}, w.breakLog())
 	}
 	if err != nil {
 		return errors.Join(err, w.undo())
 	}
 	w.version = version
 	return nil
+}
+
+// breakLog writes down, under the write lock, that the database has what the log does not tell: nobody can go on with the
+// log, or redo here, until a copy was made, also when this program has restarted.
+func (w *writer) breakLog() error {
+	return w.guard.own(func() error {
+		return w.capture.during(captureOwn, func() error {
+			if w.redoes {
+				// Where no log begins: redo says then that there is a gap.
+				if err := run(w.conn, "UPDATE main.dbmirror_progress SET role_seq = 0, lsn = 0"); err != nil {
+					return err
+				}
+				return w.control(w.commit)
+			}
+			end, _, err := readLogBounds(w.conn)
+			if err == nil {
+				err = run(w.conn, "INSERT INTO main.dbmirror_log (lsn, last, data) VALUES (?, 1, x'')", intValue(int64(end+partOverhead)))
+			}
+			if err == nil {
+				err = run(w.conn, "DELETE FROM main.dbmirror_log WHERE lsn <= ?", intValue(int64(end)))
+			}
+			if err == nil {
+				err = run(w.conn, "DELETE FROM main.dbmirror_slot")
+			}
+			if err == nil {
+				err = w.control(w.commit)
+			}
+			return err
+		})
+	})
 }
 
 // undo ends a transaction without a trace. SQLite may have ended it already.
