@@ -290,6 +290,7 @@ func BenchmarkDecodeInsert(b *testing.B) {
 	}
 	data := encode(Msg{Type: TypeInsert, RelationID: 16400, New: row}, false)
 	var d Decoder
+	b.SetBytes(int64(len(data)))
 	b.ReportAllocs()
 	var last mirror.LSN
 	for b.Loop() {

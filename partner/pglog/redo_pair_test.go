@@ -44,7 +44,7 @@ func newRedoPair(t testing.TB, segmentBytes int64) *redoPair {
 	var err error
 	p.start, err = mirror.ParseLSN(start)
 	require.NoError(t, err)
-	p.queue, err = redo.Open(redo.Config{Dir: t.TempDir() + "/log", SegmentBytes: segmentBytes})
+	p.queue, err = redo.Open(redo.Config{Dir: logDir(t) + "/log", SegmentBytes: segmentBytes})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, p.queue.Close()) })
 	p.baseline(mirror.Position{Seq: 1, LSN: p.start})

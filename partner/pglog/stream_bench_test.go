@@ -22,6 +22,7 @@ func BenchmarkServerCommit(b *testing.B) {
 			client := s.connect("app", level)
 			id := 0
 			prefix := time.Now().UnixNano()
+			b.ReportAllocs()
 			for b.Loop() {
 				id++
 				if _, err := client.Exec(b.Context(), "INSERT INTO t VALUES ($1)", prefix+int64(id)); err != nil {
@@ -45,6 +46,7 @@ func BenchmarkServerBacklog(b *testing.B) {
 	s.exec("SELECT pg_copy_logical_replication_slot('s', 'kept')")
 	start, err := mirror.ParseLSN(s.text("SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = 'kept'"))
 	require.NoError(b, err)
+	b.ReportAllocs()
 	for b.Loop() {
 		b.StopTimer()
 		s.until("SELECT active_pid IS NULL FROM pg_replication_slots WHERE slot_name = 's'")

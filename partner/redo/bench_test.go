@@ -2,15 +2,32 @@ package redo
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/f19126b3/dbmirror/mirror"
 )
 
-func benchmarkQueue(b *testing.B) *Queue {
+// memoryDir is a directory in memory, where what the processor does shows without the disk; on disk where there is none.
+func memoryDir(b *testing.B) string {
 	b.Helper()
-	q, err := Open(Config{Dir: filepath.Join(b.TempDir(), "redo"), MaxBytes: 1 << 40})
+	dir, err := os.MkdirTemp("/dev/shm", "dbmirror-")
+	if err != nil {
+		b.Logf("on disk: %v", err)
+		return b.TempDir()
+	}
+	b.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			b.Error(err)
+		}
+	})
+	return dir
+}
+
+func benchmarkQueue(b *testing.B, dir string) *Queue {
+	b.Helper()
+	q, err := Open(Config{Dir: filepath.Join(dir, "redo"), MaxBytes: 1 << 40})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -40,17 +57,23 @@ func fill(b *testing.B, q *Queue, data []byte, count, group int) {
 }
 
 // BenchmarkHarden appends records and hardens every group of them: one at a time as a single session commits, and many
-// as they come under load.
+// as they come under load. In memory it shows what framing and writing cost.
 func BenchmarkHarden(b *testing.B) {
-	for _, size := range []int{100, 8 << 10} {
-		for _, group := range []int{1, 64, 1024} {
-			b.Run(fmt.Sprintf("size=%d/group=%d", size, group), func(b *testing.B) {
-				q := benchmarkQueue(b)
-				b.SetBytes(int64(size))
-				b.ReportAllocs()
-				b.ResetTimer()
-				fill(b, q, make([]byte, size), b.N, group)
-			})
+	for _, where := range []string{"disk", "memory"} {
+		for _, size := range []int{100, 8 << 10} {
+			for _, group := range []int{1, 64, 1024} {
+				b.Run(fmt.Sprintf("%s/size=%d/group=%d", where, size, group), func(b *testing.B) {
+					dir := b.TempDir()
+					if where == "memory" {
+						dir = memoryDir(b)
+					}
+					q := benchmarkQueue(b, dir)
+					b.SetBytes(int64(size))
+					b.ReportAllocs()
+					b.ResetTimer()
+					fill(b, q, make([]byte, size), b.N, group)
+				})
+			}
 		}
 	}
 }
@@ -59,7 +82,7 @@ func BenchmarkNext(b *testing.B) {
 	for _, size := range []int{100, 8 << 10} {
 		b.Run(fmt.Sprintf("size=%d", size), func(b *testing.B) {
 			const count = 10_000
-			q := benchmarkQueue(b)
+			q := benchmarkQueue(b, memoryDir(b))
 			fill(b, q, make([]byte, size), count, count)
 			b.SetBytes(int64(size))
 			b.ReportAllocs()
@@ -84,7 +107,7 @@ func BenchmarkNext(b *testing.B) {
 
 // BenchmarkOpen verifies a log of 64 MiB.
 func BenchmarkOpen(b *testing.B) {
-	cfg := Config{Dir: filepath.Join(b.TempDir(), "redo")}
+	cfg := Config{Dir: filepath.Join(memoryDir(b), "redo")}
 	q, err := Open(cfg)
 	if err != nil {
 		b.Fatal(err)
@@ -97,6 +120,7 @@ func BenchmarkOpen(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.SetBytes(64 << 20)
+	b.ReportAllocs()
 	for b.Loop() {
 		q, err := Open(cfg)
 		if err != nil {

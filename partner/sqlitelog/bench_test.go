@@ -45,6 +45,7 @@ func BenchmarkWrite(b *testing.B) {
 }
 
 func benchClients(b *testing.B, clients int, write func() error) {
+	b.ReportAllocs()
 	b.ResetTimer()
 	work := make(chan struct{}, clients)
 	var all sync.WaitGroup
@@ -74,9 +75,11 @@ func BenchmarkRedoAndUndo(b *testing.B) {
 		c := change{op: opInsert, table: of, rowid: int64(i), new: []Value{intValue(int64(i)), textValue("a value of some length"), intValue(7)}}
 		forth, back = append(forth, c), append(back, c.inverse())
 	}
+	b.ReportAllocs()
 	for b.Loop() {
 		for _, changes := range [][]change{forth, back} {
 			require.NoError(b, db.redoing(context.Background(), func(w *writer) error { return newRedoer(w.conn).redo(changes) }))
 		}
 	}
+	b.ReportMetric(2000*float64(b.N)/b.Elapsed().Seconds(), "rows/s")
 }

@@ -17,6 +17,7 @@ func BenchmarkStreamBulk(b *testing.B) {
 	forEachKind(b, func(b *testing.B, conn net.Conn) {
 		block := make([]byte, 256<<10)
 		b.SetBytes(int64(len(block)))
+		b.ReportAllocs()
 		for b.Loop() {
 			if _, err := conn.Write(block); err != nil {
 				b.Fatal(err)
@@ -28,6 +29,7 @@ func BenchmarkStreamBulk(b *testing.B) {
 func BenchmarkStreamPingPong(b *testing.B) {
 	forEachKind(b, func(b *testing.B, conn net.Conn) {
 		block := make([]byte, 100)
+		b.ReportAllocs()
 		for b.Loop() {
 			_, err := conn.Write(block)
 			if err == nil {

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 // BenchmarkCollector gathers everything of one session, as a partner does, and of a thousand, as a witness may.
@@ -17,13 +18,15 @@ func BenchmarkCollector(b *testing.B) {
 				sources[i].Session = fmt.Sprint(i)
 			}
 			registry := prometheus.NewRegistry()
-			registry.MustRegister(collector(sources...))
+			c := collector(sources...)
+			registry.MustRegister(c)
 			b.ReportAllocs()
 			for b.Loop() {
 				if _, err := registry.Gather(); err != nil {
 					b.Fatal(err)
 				}
 			}
+			b.ReportMetric(float64(b.N*testutil.CollectAndCount(c))/b.Elapsed().Seconds(), "series/s")
 		})
 	}
 }
