@@ -117,13 +117,13 @@ func (d *dataPath) resumeWaiting(ctx context.Context, duty mirror.Duty, record m
 		d.showWaiting(name)
 		return nil
 	}
-	if !record.InSync || found.Name != "" {
+	if !record.InSync || found.Name != "" && found.Name != name || found.Blocked {
 		return nil
 	}
 	_, err = d.database.Reign(ctx, duty.Seq)
 	switch {
 	case err == nil:
-		d.waitLost(found, name, duty) // nobody was waited for, since nobody knows when
+		d.waitLost(found, name, duty) // nobody was waited for, since nobody knows when, or will be from any moment on
 	case errors.Is(err, backend.ErrNoReign):
 		return nil // not opened yet in this role sequence: nothing can have been acknowledged alone
 	}
@@ -277,10 +277,8 @@ func (d *dataPath) guard(ctx context.Context, duty mirror.Duty) error {
 	if waiting.Name == name && waiting.RestartWaits && waiting.Foreign == 0 {
 		return nil
 	}
+	// Also where it is in force still and only persisted otherwise: whoever did that may reload it before it is put right.
 	d.have.wait = 0
-	if waiting.Name == name && waiting.Foreign == 0 {
-		return nil // only the file is wrong: nothing was acknowledged alone
-	}
 	d.waitLost(waiting, name, duty)
 	return nil
 }
