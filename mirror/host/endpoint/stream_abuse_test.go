@@ -257,7 +257,11 @@ func TestStreamsWhenCredentialsAreReplaced(t *testing.T) {
 	_, err = conn.Write([]byte("x"))
 	require.ErrorAs(t, err, &bad)
 	require.Zero(t, c.Stats().Streams)
-	open(t, c)
+	conn = open(t, c)
+	_, err = io.WriteString(conn, "x")
+	require.NoError(t, err)
+	_, err = io.ReadFull(conn, make([]byte, 1)) // then the server has counted it
+	require.NoError(t, err)
 	require.EqualValues(t, 2, s.stats(t).StreamsOpened)
 }
 
