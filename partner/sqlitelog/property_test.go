@@ -38,6 +38,7 @@ func shapes() []string {
 		"(k INTEGER PRIMARY KEY, a UNIQUE ON CONFLICT REPLACE, b UNIQUE ON CONFLICT IGNORE)",
 		"(b REAL, k NUMERIC, a, PRIMARY KEY (a, k)) WITHOUT ROWID",
 		"(k INTEGER PRIMARY KEY, a REFERENCES root (k) ON DELETE CASCADE ON UPDATE CASCADE, b)",
+		"(k INTEGER PRIMARY KEY, a REFERENCES t1 (k) ON DELETE CASCADE, b REFERENCES t2 ON DELETE SET NULL)",
 	}
 }
 
@@ -89,7 +90,10 @@ func (w *world) statement(t *rapid.T) string {
 func (w *world) definition(t *rapid.T) string {
 	w.made++
 	n := w.made
-	switch rapid.IntRange(0, 10).Draw(t, "definition") {
+	switch rapid.IntRange(0, 11).Draw(t, "definition") {
+	case 11:
+		w.tables = append(w.tables, fmt.Sprintf("f%d", n))
+		return fmt.Sprintf("CREATE VIRTUAL TABLE f%d USING fts5(k, a, b)", n)
 	case 10:
 		return rapid.SampledFrom([]string{"CREATE TABLE IF NOT EXISTS root (x)", "CREATE TEMP TABLE IF NOT EXISTS x (id INTEGER PRIMARY KEY AUTOINCREMENT)"}).Draw(t, "nothing")
 	case 0:

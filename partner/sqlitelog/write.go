@@ -24,7 +24,9 @@ var errEnded = errors.New("the transaction was rolled back by SQLite within the 
 //
 // f must not keep the connection. It may change rows and the schema as it likes; what cannot be mirrored ends in a
 // *RefusedError. It returns *NotServingError where this is not the principal, *UnconfirmedError when the transaction
-// is committed here and nothing more is known, *ForeignWriterError, *FileError, or the cause of ctx.
+// is committed here and nothing more is known, *ForeignWriterError, *FileError, or the cause of ctx. A *FileError from a
+// disk that failed (SQLITE_IOERR) leaves the outcome open, too: nothing is written any more, and after a restart the
+// transaction may be there.
 func (db *DB) Write(ctx context.Context, f func(*sqlite.Conn) error) error {
 	ctx, c, err := db.enter(ctx, true)
 	if err != nil {
