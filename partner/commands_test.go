@@ -41,6 +41,8 @@ func TestCommands(t *testing.T) {
 	b := p.start(mirror.PartnerB)
 	a := p.start(mirror.PartnerA)
 	p.awaitSynchronized(mirror.PartnerA)
+	require.Empty(t, a.env().Principal(), "it is here")
+	require.Equal(t, p.addr[mirror.PartnerA], b.env().Principal())
 
 	p.command("suspend at the mirror", func() error { return b.Suspend(t.Context()) })
 	p.await(mirror.PartnerA, "suspended and exposed", 10*time.Second, func(st Status) bool {

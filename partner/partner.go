@@ -196,8 +196,17 @@ func (p *Partner) enter(ctx context.Context) error {
 func (p *Partner) env() backend.Env {
 	return backend.Env{
 		Session: p.id.String(), Self: p.cfg.Self, Dir: filepath.Join(p.cfg.Dir, backendDir), Logger: p.cfg.Logger, Dial: p.dial,
+		Principal: p.principal,
 		LogBudget: p.cfg.Limits.LogBudget, CopyWorkers: p.cfg.Limits.CopyWorkers, SafetyOff: p.cfg.Safety == mirror.SafetyOff,
 	}
+}
+
+// principal is where the other partner is while that is principal, as far as this one knows.
+func (p *Partner) principal() string {
+	if p.host.Status().Record.Principal != p.cfg.Self.Other() {
+		return ""
+	}
+	return p.cfg.Peer
 }
 
 // backendDir is the name in Config.Dir of the directory that is the backend's own.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"zombiezen.com/go/sqlite"
@@ -113,6 +114,9 @@ func (k *embedded) ask(ctx context.Context, principal mirror.Server) error {
 	var refused *refusal
 	if !errors.As(err, &refused) || refused.status != http.StatusMisdirectedRequest {
 		return fmt.Errorf("%s is the mirror and lets its clients write: %w", mirrored, err)
+	}
+	if there := string(k.Page(principal)); !strings.Contains(refused.text, there) {
+		return fmt.Errorf("%s does not say that the principal is at %s: %w", mirrored, there, err)
 	}
 	k.out.note("the mirror can be read (%d payments), and refuses to write: %s", len(all.Payments), refused.text)
 	return nil

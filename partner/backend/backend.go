@@ -34,6 +34,10 @@ type Env struct {
 	// authenticated and, between machines, encrypted. It breaks like any other, and the other side may be down, or older.
 	Dial func(ctx context.Context) (net.Conn, error)
 
+	// Principal says where the principal is: the address of the other partner's endpoint, or nothing while the principal is
+	// here, or nobody is known to be it. Clients that are not let in can be told. It does not block; nil: nothing is known.
+	Principal func() string
+
 	LogBudget   int64 // how much log, in bytes, the principal may keep for the mirror: see Reigns.Retained
 	CopyWorkers int   // how much may be copied at a time, 1 to 64
 	SafetyOff   bool  // the session is to be made with safety OFF: requirements of FULL are no more than worth a warning

@@ -33,7 +33,7 @@ func (db *DB) enter(ctx context.Context, writes bool) (context.Context, *call, e
 		return nil, nil, db.mu.fault
 	case db.mu.gate == mirror.GateOpen || db.mu.gate == mirror.GateReadOnly && !writes:
 	default:
-		return nil, nil, &NotServingError{db.mu.gate, db.mu.ask}
+		return nil, nil, &NotServingError{db.mu.gate, db.askLocked()}
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	c := &call{writes: writes, cancel: cancel}
@@ -84,12 +84,23 @@ func (db *DB) Gate() mirror.Gate {
 	return db.mu.gate
 }
 
-// SetAsk says whom clients are sent to that are not let in here: the name or address of the principal, as far as it is
-// known.
-func (db *DB) SetAsk(principal string) {
+// askLocked is whom clients are sent to that are not let in here.
+func (db *DB) askLocked() string {
+	if db.mu.principal == nil {
+		return ""
+	}
+	at := db.mu.principal()
+	if at != "" && db.cfg.PeerURL != "" {
+		return db.cfg.PeerURL
+	}
+	return at
+}
+
+// told takes the partner's word on where the principal is; nil: there is no partner any more.
+func (db *DB) told(principal func() string) {
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	db.mu.ask = principal
+	db.mu.principal = principal
 }
 
 // SetGate moves the gate: open lets everybody in, read-only those that read, closed nobody. Who is inside and may not be

@@ -27,6 +27,7 @@ func (b asBackend) Open(_ context.Context, env backend.Env) (backend.Database, e
 	if err := b.db.faulty(); err != nil {
 		return nil, err
 	}
+	b.db.told(env.Principal)
 	return &database{DB: b.db, env: env}, nil
 }
 
@@ -46,7 +47,7 @@ type database struct {
 }
 
 // Close leaves the DB as it is: the program goes on using it, as far as the gate allows.
-func (d *database) Close() {}
+func (d *database) Close() { d.told(nil) }
 
 // Ping tells how the database is.
 func (d *database) Ping(ctx context.Context) (backend.Health, error) {

@@ -27,6 +27,9 @@ type Config struct {
 	// MaxTransaction is the most that a transaction may change, in bytes of rows before and after, at least 64 KiB and at most 1 GiB. It is
 	// kept in memory on both sides. Default 256 MiB.
 	MaxTransaction int64
+	// PeerURL is where clients reach the program of the other partner, such as https://b.example.org/app. Whoever is not let
+	// in here is told of it while the principal is there. Default: the address of the other partner's endpoint.
+	PeerURL string
 	// BusyTimeout is how long a lock of another process on the file is waited for. Default 5 s, at most a minute.
 	BusyTimeout time.Duration
 }
@@ -70,16 +73,18 @@ type DB struct {
 
 	mu struct {
 		sync.Mutex
-		closed  bool
-		id      uint64
-		fault   error // nothing is written any more
-		gate    mirror.Gate
-		gated   bool // it is written down that a partner moves the gate
-		ask     string
-		calls   map[*call]struct{} // of clients, under way
-		left    chan struct{}      // closed when a call ends; nil while nobody asks
-		end     mirror.LSN         // of the log, on disk
-		grown   chan struct{}      // closed when the log has grown
+		closed bool
+		id     uint64
+		fault  error // nothing is written any more
+		gate   mirror.Gate
+		gated  bool               // it is written down that a partner moves the gate
+		calls  map[*call]struct{} // of clients, under way
+		left   chan struct{}      // closed when a call ends; nil while nobody asks
+		end    mirror.LSN         // of the log, on disk
+		grown  chan struct{}      // closed when the log has grown
+
+		principal func() string // where it is, of backend.Env; nil while no partner runs
+
 		commits commits
 		slots   map[string]*slot
 		trimmed mirror.LSN // the log holds everything that ends beyond it

@@ -7,7 +7,8 @@
 // The connection is that of zombiezen.com/go/sqlite. A partner gets the database by DB.Backend. On the principal, in
 // safety FULL, Write returns when the mirror has hardened the transaction, and Read when it has hardened all that was
 // read, as a commit of PostgreSQL is not seen before it is hardened. While one Write waits for the mirror, the next
-// runs. On a mirror in service Read works; what is not let in gets a *NotServingError that names whom to ask.
+// runs. On a mirror in service Read works; what is not let in gets a *NotServingError. It names the principal, as
+// the partner knows it: by the other one's endpoint, or by Config.PeerURL, where clients reach it.
 //
 // # What is recorded
 //

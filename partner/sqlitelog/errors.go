@@ -23,7 +23,8 @@ var (
 // NotServingError is returned by Write and Read where the gate does not let them through. Nothing was done.
 type NotServingError struct {
 	Gate mirror.Gate
-	// Ask is the partner to turn to: the principal as far as this one knows, empty when it knows of none.
+	// Ask is where the principal is, as far as the partner here knows: Config.PeerURL, or the address of the other partner's
+	// endpoint. It is empty when the partner knows of none, or does not run.
 	Ask string
 }
 

@@ -13,6 +13,7 @@ import (
 	"zombiezen.com/go/sqlite/sqlitex"
 
 	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/partner/backend"
 )
 
 const smallTable = "CREATE TABLE t (k INTEGER PRIMARY KEY, a); INSERT INTO t VALUES (1, 1)"
@@ -221,6 +222,33 @@ func TestErrorsAndPanicsRollBack(t *testing.T) {
 	must(t, db, "INSERT INTO t VALUES (2, 2)")
 }
 
+// Whoever is refused is told where the principal is, without the program's doing anything.
+func TestRefusedClientsAreSentToThePrincipal(t *testing.T) {
+	for url, want := range map[string]string{"": "db-b:7000", "https://b.example.org/app": "https://b.example.org/app"} {
+		db := open(t, Config{PeerURL: url})
+		ask := func() string {
+			t.Helper()
+			var not *NotServingError
+			require.ErrorAs(t, exec(db, "CREATE TABLE u (a)"), &not)
+			return not.Ask
+		}
+		principal := ""
+		session, err := db.Backend().Open(t.Context(), backend.Env{Principal: func() string { return principal }})
+		require.NoError(t, err)
+		require.NoError(t, session.SetGate(t.Context(), mirror.GateReadOnly, 0))
+		require.Empty(t, ask(), "nobody is known, or it was here until now")
+		principal = "db-b:7000"
+		require.Equal(t, want, ask())
+		require.NoError(t, session.SetGate(t.Context(), mirror.GateClosed, 0))
+		require.Equal(t, want, ask())
+		principal = ""
+		require.Empty(t, ask())
+		principal = "db-b:7000"
+		session.Close()
+		require.Empty(t, ask(), "nobody knows any more")
+	}
+}
+
 func TestTheGate(t *testing.T) {
 	ctx := context.Background()
 	db := open(t, Config{})
@@ -229,11 +257,10 @@ func TestTheGate(t *testing.T) {
 	read := func() error {
 		return db.Read(ctx, func(conn *sqlite.Conn) error { return runOnce(conn, "SELECT * FROM t") })
 	}
-	db.SetAsk("partner b")
 	require.NoError(t, db.SetGate(ctx, mirror.GateReadOnly, 0))
 	var not *NotServingError
 	require.ErrorAs(t, exec(db, "DELETE FROM t"), &not)
-	require.Contains(t, not.Error(), "read-only here, this is the mirror: ask partner b")
+	require.Contains(t, not.Error(), "read-only here, this is the mirror: no principal is known")
 	require.NoError(t, read())
 	require.NoError(t, db.SetGate(ctx, mirror.GateClosed, 0))
 	require.ErrorAs(t, read(), &not)

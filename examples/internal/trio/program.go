@@ -139,11 +139,10 @@ func openDatabase(s settings, app App, mux *http.ServeMux) (_ backend.Backend, c
 		})
 		return database, func() error { return nil }, err
 	}
-	db, err := sqlitelog.Open(sqlitelog.Config{Path: s.Path, ForeignKeys: true})
+	db, err := sqlitelog.Open(sqlitelog.Config{Path: s.Path, ForeignKeys: true, PeerURL: "http://" + s.Other + "/app/"})
 	if err != nil {
 		return nil, nil, err
 	}
-	db.SetAsk("http://" + s.Other + "/app/")
 	mux.Handle("/app/", http.StripPrefix("/app", app(db)))
 	return db.Backend(), db.Close, nil
 }
