@@ -29,7 +29,7 @@ const (
 	CodeOutputPlugin        Code = "output_plugin"
 	CodePrepared            Code = "prepared_transactions"
 	CodeLongTransaction     Code = "long_transaction"
-	CodeSpace               Code = "space"
+	CodeSpace                    = backend.CodeSpace
 	CodeReplicaIdentity     Code = "replica_identity"
 	CodeUnloggedTable       Code = "unlogged_table"
 	CodeLargeObjects        Code = "large_objects"

@@ -1,15 +1,15 @@
 package pglog
 
 import (
-	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+
+	"github.com/f19126b3/dbmirror/partner/backend"
 )
 
 // receivingSpace compares the size of the principal's database with what is free where the mirror keeps its own, when
-// this program runs on the mirror's machine and can know it. Indexes may be smaller after the copy than before, so only
-// a disk that holds less than the database is refused; the log of the copy itself comes on top.
+// this program runs on the mirror's machine and can know it.
 func (e *examination) receivingSpace(from, to serverFacts, content MirrorContent) {
 	directory, free, known := e.localSpace()
 	if !known || content == MirrorAdopted {
@@ -18,25 +18,13 @@ func (e *examination) receivingSpace(from, to serverFacts, content MirrorContent
 	if content == MirrorReplaced {
 		free += to.bytes
 	}
-	e.compareSpace(directory, free, from.bytes)
-}
-
-func (e *examination) compareSpace(directory string, free, need int64) {
-	text := fmt.Sprintf("%d MB are free and the principal's database has %d MB", free>>20, need>>20)
-	switch {
-	case free < need:
-		e.add(Fatal, CodeSpace, directory, text+"; make room before the baseline", "")
-	case free < need+need/4:
-		e.add(Warning, CodeSpace, directory, text+", which leaves little for the log of the copy", "")
-	}
+	e.findings = append(e.findings, backend.ReceivingSpace(e.name, directory, free, from.bytes)...)
 }
 
 // sendingSpace: a mirror that is away makes the principal keep log up to the budget, on the principal's disk.
 func (e *examination) sendingSpace(cfg PreflightConfig) {
-	directory, free, known := e.localSpace()
-	if known && free < cfg.LogBudget {
-		e.add(Warning, CodeSpace, directory, fmt.Sprintf("%d MB are free and the session's log budget is %d MB: the disk is full "+
-			"before the budget ends the wait for a mirror that is away", free>>20, cfg.LogBudget>>20), "")
+	if directory, free, known := e.localSpace(); known {
+		e.findings = append(e.findings, backend.SendingSpace(e.name, directory, free, cfg.LogBudget)...)
 	}
 }
 
@@ -55,6 +43,6 @@ func (e *examination) localSpace() (directory string, free int64, known bool) {
 	if info, err := os.Stat(directory); directory == "" || err != nil || !info.IsDir() {
 		return "", 0, false
 	}
-	free, known = freeBytes(directory)
+	free, known = backend.FreeBytes(directory)
 	return directory, free, known
 }

@@ -245,19 +245,6 @@ func TestPreflightOutputPlugins(t *testing.T) {
 	}
 }
 
-func TestPreflightSpace(t *testing.T) {
-	for free, want := range map[int64]Severity{99: Fatal, 100: Warning, 124: Warning, 125: 0} {
-		e := &examination{name: serverMirror}
-		e.compareSpace("/data", free<<20, 100<<20)
-		if want == 0 {
-			require.Empty(t, e.findings)
-			continue
-		}
-		require.Equal(t, want, e.findings[0].Severity)
-		require.Equal(t, fmt.Sprintf("%d MB are free", free), e.findings[0].Text[:len(fmt.Sprintf("%d MB are free", free))])
-	}
-}
-
 func TestPreflightConfigRefuses(t *testing.T) {
 	for says, cfg := range map[string]PreflightConfig{
 		"Slots is -1": {Slots: -1}, "Slots is 1001": {Slots: 1001}, "LogBudget is -1": {LogBudget: -1},

@@ -60,11 +60,7 @@ func (d *database) sendCopy(ctx context.Context, conn net.Conn, c *sqlite.Conn, 
 	if err != nil {
 		return err
 	}
-	pages, err := number(c, "PRAGMA page_count")
-	if err != nil {
-		return err
-	}
-	size, err := number(c, "PRAGMA page_size")
+	size, err := sizeOf(c)
 	if err != nil {
 		return err
 	}
@@ -73,7 +69,7 @@ func (d *database) sendCopy(ctx context.Context, conn net.Conn, c *sqlite.Conn, 
 		return err
 	}
 	out := bufio.NewWriterSize(deadlined{conn}, copyChunk)
-	head, err := appendJSON(nil, frameAnswer, answer{ID: d.ID(), At: end, Bytes: pages * size, Tables: tables,
+	head, err := appendJSON(nil, frameAnswer, answer{ID: d.ID(), At: end, Bytes: size, Tables: tables,
 		Reign: &reignJSON{r.Seq, r.Start, r.Fork, r.Log, r.Origin, r.OpenedAt}})
 	if err != nil {
 		return err
@@ -121,13 +117,12 @@ func (d *database) Incomplete(context.Context) (bool, error) { return false, d.f
 func (d *database) Seed(ctx context.Context, from backend.Reign, replace bool) (s backend.Seeded, err error) {
 	began := time.Now()
 	if !replace {
-		tables, err := d.countTables(ctx)
+		ours, err := d.content(ctx)
+		if err == nil {
+			err = backend.Refuse(ours.replaced())
+		}
 		if err != nil {
 			return s, err
-		}
-		if tables > 0 {
-			return s, &backend.PreflightError{Findings: []backend.Finding{{Severity: backend.Fatal, Code: CodeContent, Server: "mirror", Object: d.cfg.Path,
-				Text: fmt.Sprintf("the mirror's database holds %d tables, which a copy would replace: empty it, or allow to replace it", tables)}}}
 		}
 	}
 	temporary := d.cfg.Path + "-copying"

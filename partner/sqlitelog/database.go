@@ -2,12 +2,10 @@ package sqlitelog
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"math"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"zombiezen.com/go/sqlite"
@@ -271,99 +269,4 @@ func (d *database) SetProgress(ctx context.Context, at mirror.Position) error {
 		return fmt.Errorf("set redone position: %w", err)
 	}
 	return nil
-}
-
-// Examine looks for what cannot be mirrored.
-func (d *database) Examine(ctx context.Context, as mirror.Role) ([]backend.Finding, error) {
-	server := "principal"
-	if as == mirror.RoleMirror {
-		server = "mirror"
-	}
-	var findings []backend.Finding
-	err := d.inspect(ctx, func(conn *sqlite.Conn) error {
-		return query(conn, "SELECT name, sql FROM main.sqlite_schema WHERE type = 'table'", func(stmt *sqlite.Stmt) error {
-			name, sql := stmt.ColumnText(0), stmt.ColumnText(1)
-			if ours(name) || internal(name) {
-				return nil
-			}
-			why := judgeTable(conn, name, sql)
-			if why != nil {
-				findings = append(findings, backend.Finding{Severity: backend.Fatal, Code: CodeTable, Server: server,
-					Object: quote(name), Text: why.Error()})
-			}
-			return nil
-		})
-	})
-	if err != nil {
-		return nil, fmt.Errorf("examine the tables: %w", err)
-	}
-	return findings, nil
-}
-
-// The kinds of findings beside backend.CodeConnect.
-const (
-	CodeTable   backend.Code = "table"   // a table cannot be mirrored
-	CodeContent backend.Code = "content" // the mirror's database holds something
-	CodeSame    backend.Code = "same"    // both partners use one database
-)
-
-func judgeTable(conn *sqlite.Conn, name, sql string) error {
-	if firstWords(sql, 2) == "CREATE VIRTUAL" {
-		module := strings.ToLower(moduleOf(sql))
-		if why := (&guard{}).judgeModule(module); why != nil {
-			return why
-		}
-		return nil
-	}
-	var refused *RefusedError
-	if _, err := readTable(conn, name); errors.As(err, &refused) {
-		return refused
-	}
-	return nil
-}
-
-// moduleOf is the word after USING.
-func moduleOf(sql string) string {
-	at := strings.Index(strings.ToUpper(sql), " USING ")
-	if at < 0 {
-		return ""
-	}
-	return wordAt(skipBlank(sql[at+len(" USING "):]))
-}
-
-// ExaminePair looks at both.
-func (d *database) ExaminePair(ctx context.Context, pair backend.Pair) ([]backend.Finding, error) {
-	other := &peer{d}
-	theirs, err := other.ask(ctx, request{Ask: "content"})
-	if err != nil {
-		return nil, err
-	}
-	var findings []backend.Finding
-	if theirs.ID == d.ID() {
-		findings = append(findings, backend.Finding{Severity: backend.Fatal, Code: CodeSame, Server: "mirror", Object: d.cfg.Path,
-			Text: "it is the same database as the principal's, or a copy of its file: give each partner a database of its own"})
-	}
-	tables := theirs.Tables
-	if !pair.Principal {
-		if tables, err = d.countTables(ctx); err != nil {
-			return nil, err
-		}
-	}
-	if tables > 0 && !pair.Replace {
-		findings = append(findings, backend.Finding{Severity: backend.Fatal, Code: CodeContent, Server: "mirror", Object: d.cfg.Path,
-			Text: fmt.Sprintf("the mirror's database holds %d tables, which a copy would replace: empty it, or allow to replace it", tables)})
-	}
-	return findings, nil
-}
-
-func (d *database) countTables(ctx context.Context) (n int64, err error) {
-	err = d.inspect(ctx, func(conn *sqlite.Conn) (err error) {
-		n, err = countTables(conn)
-		return err
-	})
-	return n, err
-}
-
-func countTables(conn *sqlite.Conn) (int64, error) {
-	return number(conn, `SELECT count(*) FROM main.sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'dbmirror\_%' ESCAPE '\' AND name NOT LIKE 'sqlite\_%' ESCAPE '\'`)
 }

@@ -167,6 +167,7 @@ type answer struct {
 	Gate   uint8      `json:"gate,omitempty"`
 	Reign  *reignJSON `json:"reign,omitempty"`
 	Tables int64      `json:"tables,omitempty"`
+	Free   *int64     `json:"free,omitempty"` // bytes where the file lies, if that is known
 	At     mirror.LSN `json:"at,omitempty"`
 	Bytes  int64      `json:"bytes,omitempty"`
 	Rows   int64      `json:"rows,omitempty"`

@@ -39,11 +39,16 @@ type link struct {
 }
 
 func newLink(t *testing.T, cfg Config) *link {
+	return newLinkTo(t, cfg, t.TempDir())
+}
+
+// newLinkTo has the mirror's database in a directory.
+func newLinkTo(t *testing.T, cfg Config, mirrored string) *link {
 	dir := t.TempDir()
 	l := &link{}
 	cfg.Path = filepath.Join(dir, "a")
 	l.a = open(t, cfg)
-	cfg.Path = filepath.Join(dir, "b")
+	cfg.Path = filepath.Join(mirrored, "b")
 	l.b = open(t, cfg)
 	l.p, l.m = l.open(t, l.a, mirror.PartnerA), l.open(t, l.b, mirror.PartnerB)
 	var err error

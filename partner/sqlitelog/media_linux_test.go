@@ -7,6 +7,9 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/partner/backend"
 )
 
 // mounted is a small file system of its own. It needs root.
@@ -54,4 +57,45 @@ func TestFullDisk(t *testing.T) {
 	must(t, db, "INSERT INTO t (k) VALUES (1000)")
 	require.Equal(t, append(kept, "1000 null"), rows(t, db, "SELECT k, length(a) FROM t"))
 	requireSound(t, db)
+}
+
+// Whichever partner looks finds that the mirror's disk does not hold the copy, and the principal's not the log.
+func TestExamineSpace(t *testing.T) {
+	dir, remount := mounted(t)
+	l := newLinkTo(t, Config{}, dir)
+	must(t, l.a, "CREATE TABLE t (a); INSERT INTO t VALUES (zeroblob(3000000))")
+	look := func(severity backend.Severity, text string) {
+		t.Helper()
+		for _, d := range []*database{l.p, l.m} {
+			found, err := d.ExaminePair(t.Context(), backend.Pair{Principal: d == l.p, Replace: true})
+			require.NoError(t, err)
+			require.Len(t, found, 1)
+			f := found[0]
+			require.Equal(t, []any{severity, backend.CodeSpace, "mirror", dir}, []any{f.Severity, f.Code, f.Server, f.Object})
+			require.Contains(t, f.Text, text)
+		}
+	}
+	look(backend.Fatal, "0 MB are free and the principal's database has 5 MB; make room before the baseline")
+	remount(0, "size=6800k")
+	look(backend.Warning, "which leaves little for the log of the copy")
+	remount(0, "size=64m")
+	for _, d := range []*database{l.p, l.m} {
+		found, err := d.ExaminePair(t.Context(), backend.Pair{Principal: d == l.p, Replace: true})
+		require.NoError(t, err)
+		require.Empty(t, found)
+	}
+
+	l.m.env.LogBudget = 60 << 20
+	found, err := l.m.Examine(t.Context(), mirror.RolePrincipal)
+	require.NoError(t, err)
+	require.Empty(t, found)
+	l.m.env.LogBudget = 1 << 40
+	found, err = l.m.Examine(t.Context(), mirror.RolePrincipal)
+	require.NoError(t, err)
+	require.Len(t, found, 1)
+	require.Equal(t, backend.Warning, found[0].Severity)
+	require.Contains(t, found[0].Text, "63 MB are free and the session's log budget is 1048576 MB")
+	found, err = l.m.Examine(t.Context(), mirror.RoleMirror)
+	require.NoError(t, err)
+	require.Empty(t, found, "a mirror keeps no log")
 }

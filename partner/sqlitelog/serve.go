@@ -85,7 +85,7 @@ func (d *database) answer(ctx context.Context, q request) (a answer, err error) 
 	case "gate":
 		a.Gate = uint8(d.DB.Gate())
 	case "content":
-		a.Tables, err = d.countTables(ctx)
+		a, err = d.content(ctx)
 	case "reign":
 		var r backend.Reign
 		r, err = d.Reign(ctx, q.Seq)

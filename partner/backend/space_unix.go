@@ -1,11 +1,11 @@
 //go:build linux || darwin
 
-package pglog
+package backend
 
 import "syscall"
 
-// freeBytes returns what an ordinary user can still write to the file system of a directory.
-func freeBytes(directory string) (int64, bool) {
+// FreeBytes returns what an ordinary user can still write to the file system of a directory.
+func FreeBytes(directory string) (int64, bool) {
 	var stat syscall.Statfs_t
 	if err := syscall.Statfs(directory, &stat); err != nil {
 		return 0, false
