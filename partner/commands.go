@@ -109,6 +109,21 @@ func (p *Partner) Reseed(ctx context.Context) error {
 	return p.host.Ask(ctx, mirror.Event{Kind: mirror.EventSeeding})
 }
 
+// Skip leaves out the transaction at which redo has stopped, Status.Redo.Poison, for good: the mend for a redo error where
+// nothing else is, other than Reseed. The order is on the database's disk when it returns nil, and is carried out when redo
+// goes on: after Resume. What was left out is in the journal, and in Status.Redo.Skipped: the databases are not equal from
+// then on. The partner whose redo has stopped must be asked. For any other position it returns backend.ErrNotPoison.
+func (p *Partner) Skip(ctx context.Context, poison mirror.Position) error {
+	if err := p.data.follow.skip(ctx, poison); err != nil {
+		return fmt.Errorf("skip refused: %w", err)
+	}
+	st := p.host.Status()
+	p.journal.note(line{Kind: "skip", Role: st.Role.String(), RoleSeq: uint64(st.Record.Seq), Reason: mirror.ReasonRedoError.String(),
+		Record: st.Record.Version().String(), LSN: poison.String(), Note: "the transaction is left out by command: the databases are not equal from here on"})
+	p.cfg.Logger.Warn("a transaction is left out by command", "position", poison)
+	return nil
+}
+
 func (p *Partner) command(ctx context.Context, c mirror.Command) error {
 	return p.host.Ask(ctx, mirror.Event{Kind: mirror.EventCommanded, Command: c})
 }

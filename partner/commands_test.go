@@ -11,6 +11,7 @@ import (
 
 	"github.com/f19126b3/dbmirror/mirror"
 	"github.com/f19126b3/dbmirror/mirror/host"
+	"github.com/f19126b3/dbmirror/partner/backend"
 )
 
 // command asks until the session is ready for it: a change that is under way is finished first.
@@ -216,4 +217,37 @@ func TestWithoutWitness(t *testing.T) {
 	p.start(mirror.PartnerB)
 	p.awaitSynchronized(mirror.PartnerA)
 	p.awaitEqual()
+}
+
+// TestSkip: a transaction that the mirror cannot redo is left out by command, and mirroring goes on.
+func TestSkip(t *testing.T) {
+	p := newPair(t)
+	p.exec(mirror.PartnerA, ledgerTable)
+	p.startWitness()
+	b := p.start(mirror.PartnerB)
+	a := p.start(mirror.PartnerA)
+	p.awaitSynchronized(mirror.PartnerA)
+	p.exec(mirror.PartnerA, "INSERT INTO ledger(id) VALUES (1), (2)")
+	p.awaitEqual()
+	p.exec(mirror.PartnerB, "BEGIN READ WRITE; DELETE FROM ledger WHERE id = 2; COMMIT")
+	p.exec(mirror.PartnerA, "DELETE FROM ledger WHERE id = 2")
+	stopped := func(st Status) bool {
+		return st.Record.Suspended && st.Record.Why == mirror.ReasonRedoError && st.Redo.Poison != mirror.Position{}
+	}
+	p.await(mirror.PartnerB, "stopped", 10*time.Second, stopped)
+	p.halt(mirror.PartnerB)
+	b = p.start(mirror.PartnerB)
+	poison := p.await(mirror.PartnerB, "stopped again", 10*time.Second, stopped).Redo.Poison
+	p.exec(mirror.PartnerA, "INSERT INTO ledger(id) VALUES (3)")
+
+	require.ErrorIs(t, a.Skip(t.Context(), poison), backend.ErrNotPoison, "it redoes nothing")
+	require.ErrorIs(t, b.Skip(t.Context(), mirror.Position{Seq: poison.Seq, LSN: poison.LSN + 1}), backend.ErrNotPoison)
+	require.NoError(t, b.Skip(t.Context(), poison))
+	p.command("resume", func() error { return b.Resume(t.Context()) })
+	p.awaitSynchronized(mirror.PartnerA)
+	p.awaitEqual()
+	require.EqualValues(t, 1, b.Status().Redo.Skipped)
+	journal, err := os.ReadFile(filepath.Join(p.dir, mirror.PartnerB.String(), "journal.jsonl"))
+	require.NoError(t, err)
+	require.Regexp(t, `"kind":"skip".*"lsn":"`+poison.String()+`"`, string(journal))
 }

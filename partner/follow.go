@@ -132,6 +132,17 @@ func (f *follow) startRedo() error {
 	return nil
 }
 
+// skip leaves out a transaction at which redo has stopped.
+func (f *follow) skip(ctx context.Context, poison mirror.Position) error {
+	f.mu.Lock()
+	r := f.mu.redoer
+	f.mu.Unlock()
+	if r == nil {
+		return fmt.Errorf("nothing is redone here: %w", backend.ErrNotPoison)
+	}
+	return r.Skip(ctx, poison)
+}
+
 // finish redoes everything that is hardened, on disk, and stops redo. It is how a mirror becomes whole.
 func (f *follow) finish(ctx context.Context) error {
 	f.stopStream()

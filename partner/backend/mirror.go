@@ -97,7 +97,15 @@ type Redo interface {
 	Drain(ctx context.Context, to mirror.Position) error
 	// Progress returns how far redo is.
 	Progress() Progress
+	// Skip orders that the transaction at which Run has stopped, Progress.Poison, is left out by the next Run, also by that
+	// of another Redo and after a restart. The order is on the database's disk when it returns nil. What is left out is gone
+	// for good: from then on the databases are not equal, which Progress.Skipped says. It returns ErrNotPoison for any other
+	// position, and changes nothing.
+	Skip(ctx context.Context, poison mirror.Position) error
 }
+
+// ErrNotPoison is returned when a transaction is to be skipped at which redo has not stopped.
+var ErrNotPoison = errors.New("redo has not stopped at that transaction: give the position that its error names")
 
 // Progress is how far redo is. The counters begin at zero in each process.
 type Progress struct {
@@ -110,6 +118,8 @@ type Progress struct {
 	// Skipped counts the transactions that were left out by command since the session began. As long as it is not zero
 	// and nothing has verified the pair, the two databases are not known to be equal.
 	Skipped uint64
+	// Poison is the end of the transaction that cannot be redone, at which the latest Run has ended: see Redo.Skip. Zero: none.
+	Poison mirror.Position
 	// Trouble is why redo does not go on for now, nil while it does. It is tried again.
 	Trouble error
 }

@@ -63,7 +63,7 @@
 // Many transactions of the principal become one here: the net change of each key, written as arrays. What cannot be
 // combined is redone row by row, in the order of the log. The redone position is a row that changes in the same
 // transaction. Triggers and foreign keys do not fire. A transaction that cannot be redone stops redo with a *RedoError;
-// it is left out only by SkipTransaction, and the databases are not equal from then on.
+// it is left out only by Redo.Skip, and the databases are not equal from then on.
 //
 // # The gate
 //

@@ -84,7 +84,6 @@ type Redo struct {
 		progress Progress
 		changed  chan struct{}   // closed at the next change of progress or end of Run
 		failure  error           // of the last Run, nil while one runs
-		poison   mirror.Position // the transaction that stopped redo
 		drain    mirror.Position // somebody waits until this is on disk
 		wake     context.CancelFunc
 	}
@@ -113,6 +112,7 @@ func (r *Redo) Run(ctx context.Context, queue Queue) error {
 		return errors.New("redo: Run is running")
 	}
 	r.mu.running, r.mu.failure = true, nil
+	r.mu.progress.Poison = mirror.Position{}
 	r.mu.Unlock()
 	err := r.run(ctx, queue)
 	if ctx.Err() != nil {
@@ -123,7 +123,7 @@ func (r *Redo) Run(ctx context.Context, queue Queue) error {
 	r.mu.running, r.mu.failure = false, err
 	var redo *RedoError
 	if errors.As(err, &redo) {
-		r.mu.poison = redo.Position
+		r.mu.progress.Poison = redo.Position
 	}
 	r.changeLocked()
 	return err
@@ -204,14 +204,11 @@ func (r *Redo) Drain(ctx context.Context, to mirror.Position) error {
 	}
 }
 
-// SkipTransaction orders that the transaction whose end is given, at which redo has stopped with a *RedoError, be left
-// out by the next Run. The order is kept in the database and on its disk when it returns nil. From then on the two
-// databases are not equal, which Progress.Skipped shows. It returns ErrNotPoison for any other position.
-func (r *Redo) SkipTransaction(ctx context.Context, end mirror.Position) error {
-	r.mu.Lock()
-	poison := r.mu.poison
-	r.mu.Unlock()
-	if end != poison || end == (mirror.Position{}) {
+// Skip orders that the transaction whose end is given, at which redo has stopped with a *RedoError, be left out by the
+// next Run. The order is kept in the database and on its disk when it returns nil. From then on the two databases are not
+// equal, which Progress.Skipped shows. It returns ErrNotPoison for any other position.
+func (r *Redo) Skip(ctx context.Context, end mirror.Position) error {
+	if poison := r.Progress().Poison; end != poison || end == (mirror.Position{}) {
 		return fmt.Errorf("skip transaction at %s: %w", end, ErrNotPoison)
 	}
 	cfg, err := parseDSN(r.cfg.DSN)

@@ -26,8 +26,8 @@ var (
 	// ErrNoProgress is that of all backends.
 	ErrNoProgress = backend.ErrNoProgress
 
-	// ErrNotPoison is returned by SkipTransaction for a position at which redo has not stopped.
-	ErrNotPoison = errors.New("redo did not stop at that transaction: give the position that its error names")
+	// ErrNotPoison is that of all backends.
+	ErrNotPoison = backend.ErrNotPoison
 )
 
 // RedoError is returned when a transaction cannot be redone and trying again cannot mend that. The transaction was
@@ -36,7 +36,7 @@ var (
 type RedoError struct {
 	Relation string          // schema.table, empty when the error is not about one
 	Key      string          // of the row, as column=value, ...: row data, not part of the text
-	Position mirror.Position // end of the transaction in the log, for SkipTransaction
+	Position mirror.Position // end of the transaction in the log, for Skip
 	Action   string          // what was tried: insert, update, delete, truncate, look up table, commit
 	SQLState string          // of the server's error, empty when it did not come from there
 	Err      error

@@ -106,18 +106,18 @@ func TestRedoStopsAtPoison(t *testing.T) {
 	require.Negative(t, p.redoneAt().Compare(failure.Position))
 	require.Equal(t, "1 10, 9 9", p.rows("t", "id IN (1, 9)"))
 
-	require.ErrorIs(t, r.SkipTransaction(t.Context(), before), ErrNotPoison)
+	require.ErrorIs(t, r.Skip(t.Context(), before), ErrNotPoison)
 	other, err := NewRedo(p.config())
 	require.NoError(t, err)
-	require.ErrorIs(t, other.SkipTransaction(t.Context(), failure.Position), ErrNotPoison)
-	require.NoError(t, r.SkipTransaction(t.Context(), failure.Position))
+	require.ErrorIs(t, other.Skip(t.Context(), failure.Position), ErrNotPoison)
+	require.NoError(t, r.Skip(t.Context(), failure.Position))
 	again := p.begin(p.config())
 	require.NoError(t, again.Drain(t.Context(), p.queue.Hardened()))
 	require.Equal(t, uint64(1), again.Progress().Skipped)
 	require.NoError(t, again.stop())
 	require.Equal(t, "1 10, 9 90", p.rows("t", "id IN (1, 9)"))
 	require.Equal(t, "2", p.rows("first_seen", "true"))
-	require.ErrorIs(t, r.SkipTransaction(t.Context(), failure.Position), ErrNotPoison)
+	require.ErrorIs(t, r.Skip(t.Context(), failure.Position), ErrNotPoison)
 }
 
 // rows writes rows of the mirror's table.

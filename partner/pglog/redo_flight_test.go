@@ -75,7 +75,7 @@ func TestRedoFlightIsPoison(t *testing.T) {
 	require.Equal(t, "1, 2, 3, 4, 5", p.rows("log", "true"))
 	require.Equal(t, "1 0, 2 0, 3 0, 4 0, 6 6, 7 7, 8 8, 9 9", p.rows("t", "true"))
 	require.Equal(t, p.redoneAt(), r.Progress().Redone)
-	require.NoError(t, r.SkipTransaction(t.Context(), failure.Position))
+	require.NoError(t, r.Skip(t.Context(), failure.Position))
 	again := p.begin(cfg)
 	require.NoError(t, again.Drain(t.Context(), end))
 	require.NoError(t, again.stop())

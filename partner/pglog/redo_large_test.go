@@ -74,7 +74,7 @@ func TestRedoLargePoison(t *testing.T) {
 	require.ErrorAs(t, r.Drain(t.Context(), end), &failure)
 	require.Equal(t, []string{"public.t", "insert", "id=4321", "23505"}, []string{failure.Relation, failure.Action, failure.Key, failure.SQLState})
 	require.Equal(t, "1 , 4321 ", p.rows("t", "true"))
-	require.NoError(t, r.SkipTransaction(t.Context(), failure.Position))
+	require.NoError(t, r.Skip(t.Context(), failure.Position))
 	again := p.begin(p.smallRedo())
 	require.NoError(t, again.Drain(t.Context(), end))
 	require.NoError(t, again.stop())

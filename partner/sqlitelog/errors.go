@@ -103,7 +103,7 @@ func (e *RedoError) Error() string {
 	if e.Table != "" {
 		fmt.Fprintf(&b, " of %s", e.Table)
 	}
-	fmt.Fprintf(&b, " at %s: %v", e.Position, e.Err)
+	fmt.Fprintf(&b, " at %s: %v; reseed this database, or skip the transaction", e.Position, e.Err)
 	return b.String()
 }
 

@@ -29,6 +29,7 @@ const (
 type Redo struct {
 	db      *DB
 	session string
+	skip    string // the position of the transaction to leave out, as it is kept; of Run's goroutine
 
 	mu struct {
 		sync.Mutex
@@ -79,7 +80,7 @@ func (r *Redo) Drain(ctx context.Context, to mirror.Position) error {
 
 // Run redoes until ctx ends or trying again cannot help.
 func (r *Redo) Run(ctx context.Context, queue backend.Queue) error {
-	r.update(func() { r.mu.err = nil })
+	r.update(func() { r.mu.err, r.mu.progress.Poison = nil, mirror.Position{} })
 	for {
 		err := r.follow(ctx, queue)
 		if ctx.Err() == nil && transient(err) {
@@ -95,7 +96,12 @@ func (r *Redo) Run(ctx context.Context, queue backend.Queue) error {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		r.update(func() { r.mu.err = err })
+		r.update(func() {
+			r.mu.err = err
+			if poison, stopped := errors.AsType[*RedoError](err); stopped {
+				r.mu.progress.Poison = poison.Position
+			}
+		})
 		return err
 	}
 }
@@ -123,6 +129,10 @@ func (r *Redo) follow(ctx context.Context, queue backend.Queue) error {
 	if err != nil {
 		return err
 	}
+	skipped, err := r.orders(ctx)
+	if err != nil {
+		return err
+	}
 	first, err := queue.First()
 	if err != nil {
 		return fmt.Errorf("read where the log begins: %w", err)
@@ -130,7 +140,10 @@ func (r *Redo) follow(ctx context.Context, queue backend.Queue) error {
 	if redone.Compare(first) < 0 {
 		return gap("the hardened log goes back to %s, the database ends at %s: it was restored, or is another one", first, redone)
 	}
-	r.update(func() { r.mu.progress.Redone, r.mu.progress.Flushed = redone, redone })
+	r.update(func() {
+		p := &r.mu.progress
+		p.Redone, p.Flushed, p.Skipped = redone, redone, skipped
+	})
 	reader := queue.NewReader(0)
 	defer reader.Close() // it only reads: what Close says changes nothing
 	a := assembler{batch: batch{from: redone, to: redone}}
@@ -220,25 +233,15 @@ func (a *assembler) take(record redo.Record, after redo.Offset) error {
 // redo makes a batch part of the database, on disk, and gives its log back.
 func (r *Redo) redo(ctx context.Context, queue backend.Queue, b *batch) error {
 	crashpoint.Hit(crashpoint.RedoUnbegun)
-	rows := 0
-	err := r.db.redoing(ctx, func(w *writer) error {
+	var done tally
+	err := r.db.redoing(ctx, func(w *writer) (err error) {
 		if err := moveProgress(w.conn, r.session, b.from, b.to); err != nil {
 			return err
 		}
 		crashpoint.Hit(crashpoint.RedoBegun)
-		rd := newRedoer(w.conn)
-		for _, t := range b.transactions {
-			_, changes, err := parse(t.body)
-			if err != nil {
-				return &RedoError{Action: "read", Position: t.end, Err: err}
-			}
-			if err := rd.redo(changes); err != nil {
-				return redoError(err, t.end)
-			}
-			rows += len(changes)
-		}
+		done, err = r.redoAll(w.conn, b.transactions)
 		crashpoint.Hit(crashpoint.RedoRows)
-		return nil
+		return err
 	})
 	var poison *RedoError
 	if errors.As(err, &poison) && len(b.transactions) > 1 {
@@ -252,9 +255,10 @@ func (r *Redo) redo(ctx context.Context, queue backend.Queue, b *batch) error {
 	r.update(func() {
 		p := &r.mu.progress
 		p.Redone, p.Flushed, p.Trouble = b.to, b.to, nil
-		p.Transactions += uint64(len(b.transactions))
+		p.Transactions += uint64(len(b.transactions)) - done.skipped
 		p.Bytes += uint64(b.bytes)
-		p.Rows += uint64(rows)
+		p.Rows += done.rows
+		p.Skipped += done.skipped
 		p.Batches++
 	})
 	crashpoint.Hit(crashpoint.RedoFlushed)
@@ -266,6 +270,32 @@ func (r *Redo) redo(ctx context.Context, queue backend.Queue, b *batch) error {
 	crashpoint.Hit(crashpoint.RedoTrimmed)
 	*b = batch{from: b.to, to: b.to}
 	return nil
+}
+
+// tally counts what became part of the database, and what was left out.
+type tally struct{ rows, skipped uint64 }
+
+// redoAll redoes transactions of the principal in the one here that is under way.
+func (r *Redo) redoAll(conn *sqlite.Conn, transactions []logged) (done tally, err error) {
+	rd := newRedoer(conn)
+	for _, t := range transactions {
+		if t.end.String() == r.skip {
+			done.skipped++
+			if err := leaveOut(conn, r.session); err != nil {
+				return done, err
+			}
+			continue
+		}
+		_, changes, err := parse(t.body)
+		if err != nil {
+			return done, &RedoError{Action: "read", Position: t.end, Err: err}
+		}
+		if err := rd.redo(changes); err != nil {
+			return done, redoError(err, t.end)
+		}
+		done.rows += uint64(len(changes))
+	}
+	return done, nil
 }
 
 // redoOneByOne redoes up to the transaction that cannot be redone, and returns its error.
@@ -293,13 +323,19 @@ func moveProgress(conn *sqlite.Conn, session string, from, to mirror.Position) e
 
 // progress reads the redone position of a session.
 func (db *DB) progress(ctx context.Context, session string) (at mirror.Position, err error) {
-	found := false
-	err = db.inspect(ctx, func(conn *sqlite.Conn) error {
-		return query(conn, "SELECT role_seq, lsn FROM main.dbmirror_progress WHERE session = ?", func(stmt *sqlite.Stmt) error {
-			at, found = mirror.Position{Seq: mirror.RoleSeq(stmt.ColumnInt64(0)), LSN: mirror.LSN(stmt.ColumnInt64(1))}, true
-			return nil
-		}, textValue(session))
+	err = db.inspect(ctx, func(conn *sqlite.Conn) (err error) {
+		at, err = readProgress(conn, session)
+		return err
 	})
+	return at, err
+}
+
+func readProgress(conn *sqlite.Conn, session string) (at mirror.Position, err error) {
+	found := false
+	err = query(conn, "SELECT role_seq, lsn FROM main.dbmirror_progress WHERE session = ?", func(stmt *sqlite.Stmt) error {
+		at, found = mirror.Position{Seq: mirror.RoleSeq(stmt.ColumnInt64(0)), LSN: mirror.LSN(stmt.ColumnInt64(1))}, true
+		return nil
+	}, textValue(session))
 	if err == nil && !found {
 		err = backend.ErrNoProgress
 	}
@@ -308,6 +344,9 @@ func (db *DB) progress(ctx context.Context, session string) (at mirror.Position,
 
 // setProgress says that everything up to a position is in the database.
 func setProgress(conn *sqlite.Conn, session string, at mirror.Position) error {
+	if err := setMeta(conn, skipName(session), textValue("")); err != nil {
+		return err
+	}
 	return run(conn, `INSERT INTO main.dbmirror_progress (session, role_seq, lsn) VALUES (?, ?, ?)
 		ON CONFLICT (session) DO UPDATE SET role_seq = excluded.role_seq, lsn = excluded.lsn`,
 		textValue(session), intValue(int64(at.Seq)), intValue(int64(at.LSN)))

@@ -174,6 +174,22 @@ func TestSessionOfTheClientIsFound(t *testing.T) {
 	p.equal(t)
 }
 
+// A Write whose time is over in the middle of a statement says so, also where that was noticed while a change was recorded.
+func TestWriteWhoseContextEnds(t *testing.T) {
+	over := errors.New("its time is over")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	db := open(t, Config{Prepare: func(conn *sqlite.Conn) error {
+		return conn.CreateFunction("stop", &sqlite.FunctionImpl{Scalar: func(sqlite.Context, []sqlite.Value) (sqlite.Value, error) {
+			cancel(over)
+			return sqlite.IntegerValue(1), nil
+		}})
+	}})
+	must(t, db, "CREATE TABLE t (k INTEGER PRIMARY KEY, a)")
+	err := db.Write(ctx, func(conn *sqlite.Conn) error { return runOnce(conn, "INSERT INTO t VALUES (1, stop())") })
+	require.Equal(t, over, err)
+	require.Empty(t, rows(t, db, "SELECT * FROM t"))
+}
+
 func TestReadCannotWrite(t *testing.T) {
 	db := open(t, Config{})
 	must(t, db, smallTable)
@@ -410,8 +426,15 @@ func TestCommitsWaitForTheMirror(t *testing.T) {
 	require.NoError(t, db.Close())
 	db = open(t, Config{Path: db.cfg.Path})
 	require.NoError(t, db.SetGate(ctx, mirror.GateOpen, 0))
-	blocked, cancelBlocked := context.WithTimeout(ctx, 20*time.Millisecond)
+	blocked, cancelBlocked := context.WithCancel(ctx)
 	defer cancelBlocked()
+	db.mu.Lock()
+	grown := db.mu.grown
+	db.mu.Unlock()
+	go func() {
+		<-grown
+		cancelBlocked()
+	}()
 	err = db.Write(blocked, func(conn *sqlite.Conn) error { return runOnce(conn, "INSERT INTO t VALUES (7, 7)") })
 	require.ErrorAs(t, err, &unconfirmed)
 	require.NoError(t, db.WaitRemove(ctx))

@@ -81,8 +81,8 @@ func (w *writer) client(ctx context.Context, f func(*sqlite.Conn) error) error {
 	w.conn.SetInterrupt(ctx.Done())
 	err := f(w.conn)
 	w.conn.SetInterrupt(nil)
-	if err == nil && w.capture.err != nil {
-		return w.capture.err
+	if err == nil {
+		err = w.capture.err
 	}
 	if err != nil && w.guard.refused != nil && sqlite.ErrCode(err).ToPrimary() == sqlite.ResultAuth {
 		return w.guard.refused

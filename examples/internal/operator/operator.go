@@ -33,6 +33,7 @@ const commandTimeout = 10 * time.Second
 //	GET  /force                    what forced service would rest on and might cost
 //	POST /failover /suspend /resume /reseed /admit /serve
 //	POST /safety?level=FULL|OFF    POST /witness?set=true|false    POST /force?token=...
+//	POST /skip?at=...              leaves out the transaction at which redo has stopped, redo_stopped_at in /status
 //
 // A command is answered when it is accepted (202), is refused (409) or could not be asked (503); /status shows when it is
 // carried out.
@@ -73,6 +74,14 @@ func Partner(p *partner.Partner) http.Handler {
 			return
 		}
 		carryOut(w, r, func(ctx context.Context) error { return p.ForceService(ctx, token) })
+	})
+	mux.HandleFunc("POST /skip", func(w http.ResponseWriter, r *http.Request) {
+		poison := p.Status().Redo.Poison
+		if poison == (mirror.Position{}) || r.FormValue("at") != poison.String() {
+			http.Error(w, "redo has not stopped there: GET /status shows where, POST /skip?at=... leaves that transaction out for good", http.StatusConflict)
+			return
+		}
+		carryOut(w, r, func(ctx context.Context) error { return p.Skip(ctx, poison) })
 	})
 	return mux
 }

@@ -68,6 +68,8 @@ type partnerView struct {
 	RedoQueue     int64    `json:"redo_queue_bytes"`
 	Retained      int64    `json:"retained_log_bytes"`
 	Transactions  uint64   `json:"redone_transactions"`
+	StoppedAt     string   `json:"redo_stopped_at,omitempty"`
+	Skipped       uint64   `json:"skipped_transactions,omitempty"`
 	LeaseSeconds  float64  `json:"lease_seconds"`
 	PromiseLeft   float64  `json:"promise_seconds"`
 	StreamSilence float64  `json:"stream_silent_seconds"`
@@ -83,6 +85,10 @@ func partnerStatus(st partner.Status) partnerView {
 		LeaseSeconds: seconds(st.Lease, st.Tick), PromiseLeft: seconds(st.PromiseLeft, st.Tick),
 		StreamSilence: seconds(st.StreamIdle, st.Tick), Trouble: st.Trouble,
 	}
+	if st.Redo.Poison != (mirror.Position{}) {
+		v.StoppedAt = st.Redo.Poison.String()
+	}
+	v.Skipped = st.Redo.Skipped
 	for _, f := range st.Findings {
 		v.Findings = append(v.Findings, f.String())
 	}

@@ -19,6 +19,7 @@ func Run(t *testing.T, pair func(t *testing.T) Pair) {
 		{"the principal can end at every step", principalRestarts},
 		{"a gap is never passed over", gaps},
 		{"a transaction that cannot be redone stops redo", poison},
+		{"a transaction is left out by command, and no other", skip},
 		{"log is kept as long as it is needed", retention},
 		{"a copy replaces nothing by itself", refusedCopy},
 		{"roles are switched without loss", roleSwitches},

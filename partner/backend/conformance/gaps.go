@@ -72,34 +72,90 @@ func (s *side) refuses(from backend.Reign, reason mirror.Reason, why string) {
 
 // poison makes the mirror differ, so that a transaction cannot be redone.
 func poison(r *rig) {
-	t := r.t
+	good := r.poisoned()
+	for range 2 { // it does not go away by trying again
+		r.stopsAt(good)
+	}
+	require.NoError(r.t, r.b.Tamper(r.ctx(), Change{Insert, 1002, "b"}))
+	f := r.b.follow(1, r.name(1, 1))
+	f.catchUp()
+	r.a.holds()
+}
+
+// poisoned hardens a transaction that cannot be redone, between others that can. It returns what the mirror holds before.
+func (r *rig) poisoned() (good map[int]string) {
+	r.t.Helper()
 	r.a.serve(1, mirror.Position{})
 	r.a.do(Change{Insert, 1001, "a"}, Change{Insert, 1002, "b"})
 	r.b.seed(1)
-	require.NoError(t, r.b.Tamper(r.ctx(), Change{Delete, 1002, ""}))
+	require.NoError(r.t, r.b.Tamper(r.ctx(), Change{Delete, 1002, ""}))
 	f := r.b.follow(1, r.name(1, 1))
 	r.a.do(Change{Insert, 1003, "before"})
 	f.catchUp()
 	f.stop()
-	good := maps.Clone(r.a.rows)
+	good = maps.Clone(r.a.rows)
 	delete(good, 1002)
 	r.a.do(Change{Insert, 1004, "with it"}, Change{Append, 1002, "poison"}, Change{Append, 1001, "with it"})
 	r.a.do(Change{Insert, 1005, "after"})
-	hardening := r.b.harden(1)
-	defer hardening()
-	for range 2 { // it does not go away by trying again
-		redoer, err := r.b.db.NewRedo()
-		require.NoError(t, err)
-		err = redoer.Run(r.ctx(), r.b.queue)
-		require.Equal(t, mirror.ReasonRedoError, backend.ReasonOf(err), "%v", err)
-		found, err := r.b.Client.Rows(r.ctx())
-		require.NoError(t, err)
-		require.Equal(t, good, found)
+	r.b.harden(1)()
+	return good
+}
+
+// stopsAt redoes until the transaction that cannot be redone.
+func (r *rig) stopsAt(good map[int]string) backend.Redo {
+	t := r.t
+	t.Helper()
+	redoer, err := r.b.db.NewRedo()
+	require.NoError(t, err)
+	require.Zero(t, redoer.Progress().Poison)
+	err = redoer.Run(r.ctx(), r.b.queue)
+	require.Equal(t, mirror.ReasonRedoError, backend.ReasonOf(err), "%v", err)
+	require.Contains(t, err.Error(), redoer.Progress().Poison.String(), "the operator is to know where")
+	found, err := r.b.Client.Rows(r.ctx())
+	require.NoError(t, err)
+	require.Equal(t, good, found)
+	return redoer
+}
+
+// skip leaves out a transaction that cannot be redone, by command, and nothing else.
+func skip(r *rig) {
+	t := r.t
+	good := r.poisoned()
+	redoer := r.stopsAt(good)
+	poison, before := redoer.Progress().Poison, redoer.Progress().Redone
+	require.Positive(t, poison.Compare(before))
+	other, err := r.b.db.NewRedo()
+	require.NoError(t, err)
+	require.ErrorIs(t, other.Skip(r.ctx(), poison), backend.ErrNotPoison, "it has not stopped there")
+	for _, at := range []mirror.Position{{}, before, r.b.queue.Hardened()} {
+		require.ErrorIs(t, redoer.Skip(r.ctx(), at), backend.ErrNotPoison)
 	}
-	require.NoError(t, r.b.Tamper(r.ctx(), Change{Insert, 1002, "b"}))
-	hardening()
-	f = r.b.follow(1, r.name(1, 1))
+	r.stopsAt(good)
+	require.NoError(t, redoer.Skip(r.ctx(), poison))
+	require.NoError(t, redoer.Skip(r.ctx(), poison), "asked twice, done once")
+	r.b.restart() // the order is kept
+	r.b.readOnly()
+	f := r.b.follow(1, r.name(1, 1))
 	f.catchUp()
+	progress := f.redo.Progress()
+	require.EqualValues(t, 1, progress.Skipped)
+	require.Zero(t, progress.Poison)
+	require.ErrorIs(t, f.redo.Skip(r.ctx(), poison), backend.ErrNotPoison)
+	f.stop()
+	good[1005] = "after"
+	found, err := r.b.Client.Rows(r.ctx())
+	require.NoError(t, err)
+	require.Equal(t, good, found)
+	require.Error(t, r.differ())
+
+	r.b.restart() // it does not come back, and that it was left out is remembered
+	r.b.readOnly()
+	f = r.b.follow(1, r.name(1, 1))
+	r.a.do(Change{Insert, 1006, "later"})
+	f.catchUp()
+	require.EqualValues(t, 1, f.redo.Progress().Skipped)
+	f.stop()
+	r.b.seed(1) // which mends it
 	r.a.holds()
 }
 
