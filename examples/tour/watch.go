@@ -4,29 +4,29 @@ import (
 	"encoding/json"
 	"strings"
 
+	"github.com/f19126b3/dbmirror/examples/internal/trio"
 	"github.com/f19126b3/dbmirror/mirror"
 )
 
 // logged is what the tour reads of a line in a process's log.
 type logged struct {
-	Level, Msg, Role, From, To, Reason string
-	Seq                                uint64 `json:"role_seq"`
-	Tables, Bytes, Count               int64
-	Exact                              bool
-	Error                              string
+	Level, Msg, Reason   string
+	Tables, Bytes, Count int64
+	Exact                bool
+	Error                string
 }
 
 // heard prints the lines that a visitor wants to see: transitions, and what else changes the database.
 func (s *stage) heard(p mirror.Server, line []byte) {
+	if text := trio.Transition(line); text != "" {
+		s.out.note("%-9s  %s", p, text)
+		return
+	}
 	var l logged
 	if json.Unmarshal(line, &l) != nil {
 		return // a crash; the file has it
 	}
 	switch l.Msg {
-	case "role":
-		s.out.note("%-9s  %-9s  role sequence %d (%s)", p, l.Role, l.Seq, l.Reason)
-	case "state":
-		s.out.note("%-9s  %-9s  %s -> %s (%s)", p, l.Role, l.From, l.To, l.Reason)
 	case "database copied":
 		s.out.note("%-9s  copied %d tables with %.1f MB", p, l.Tables, float64(l.Bytes)/1e6)
 	case "transactions that the principal never had were saved":

@@ -56,10 +56,30 @@ type App func(*sqlitelog.DB) http.Handler
 // RunProgram is a partner or the witness until it is told to stop. A partner of an embedded pair runs app. It returns
 // the exit status.
 func RunProgram(file string, app App) int {
+	return run(file, func(ctx context.Context, s settings, cfg partner.Config) error { return servePartner(ctx, s, cfg, app) })
+}
+
+// Place is what the program of a partner is told that opens its own database, and makes its partner itself.
+type Place struct {
+	Partner partner.Config // everything but Backend
+	Path    string         // of the SQLite database
+	Listen  string         // address for its clients and its operator, on loopback
+	Peer    string         // address where the other partner's are
+}
+
+// RunPartner is RunProgram for a program that makes its partner itself. At Place.Listen it serves operator.Partner, too.
+func RunPartner(file string, program func(context.Context, Place) error) int {
+	return run(file, func(ctx context.Context, s settings, cfg partner.Config) error {
+		return program(ctx, Place{Partner: cfg, Path: s.Path, Listen: s.Operator, Peer: s.Other})
+	})
+}
+
+// run is a partner, which is a program, or the witness.
+func run(file string, program func(context.Context, settings, partner.Config) error) int {
 	logger := slog.New(slog.NewJSONHandler(os.Stdout, &slog.HandlerOptions{ReplaceAttr: inWords}))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := serve(ctx, file, app, logger); err != nil {
+	if err := serve(ctx, file, program, logger); err != nil {
 		logger.Error("ended", "error", err)
 		return 1
 	}
@@ -74,7 +94,7 @@ func inWords(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-func serve(ctx context.Context, file string, app App, logger *slog.Logger) error {
+func serve(ctx context.Context, file string, program func(context.Context, settings, partner.Config) error, logger *slog.Logger) error {
 	raw, err := os.ReadFile(file)
 	if err != nil {
 		return fmt.Errorf("read settings: %w", err)
@@ -90,7 +110,11 @@ func serve(ctx context.Context, file string, app App, logger *slog.Logger) error
 	if s.Self == mirror.Witness {
 		return serveWitness(ctx, s, pace, logger)
 	}
-	return servePartner(ctx, s, pace, app, logger)
+	return program(ctx, s, partner.Config{
+		Session: s.Session, Self: s.Self, Dir: s.Dir,
+		Listen: s.Addr[s.Self], Peer: s.Addr[s.Self.Other()], Witness: s.Addr[mirror.Witness],
+		Credentials: s.Credentials, Establish: s.Self == mirror.PartnerA, Timing: pace, Logger: logger,
+	})
 }
 
 func serveWitness(ctx context.Context, s settings, pace host.Timing, logger *slog.Logger) error {
@@ -107,7 +131,7 @@ func serveWitness(ctx context.Context, s settings, pace host.Timing, logger *slo
 }
 
 // servePartner runs a partner and, beside it, an address where an operator can look at it and command it.
-func servePartner(ctx context.Context, s settings, pace host.Timing, app App, logger *slog.Logger) (err error) {
+func servePartner(ctx context.Context, s settings, cfg partner.Config, app App) (err error) {
 	page, err := operator.Open(s.Operator)
 	if err != nil {
 		return err
@@ -119,11 +143,8 @@ func servePartner(ctx context.Context, s settings, pace host.Timing, app App, lo
 		return err
 	}
 	defer func() { err = errors.Join(err, closeDatabase()) }()
-	p, err := partner.New(partner.Config{
-		Session: s.Session, Self: s.Self, Dir: s.Dir, Backend: database,
-		Listen: s.Addr[s.Self], Peer: s.Addr[s.Self.Other()], Witness: s.Addr[mirror.Witness],
-		Credentials: s.Credentials, Establish: s.Self == mirror.PartnerA, Timing: pace, Logger: logger,
-	})
+	cfg.Backend = database
+	p, err := partner.New(cfg)
 	if err != nil {
 		return err
 	}

@@ -184,17 +184,25 @@ func (t *Trio) Resume(p mirror.Server) error {
 
 // Crashed is an error when a process has ended that should run.
 func (t *Trio) Crashed() error {
-	for _, program := range t.programs {
-		if program == nil {
+	for _, p := range t.Ended() {
+		return fmt.Errorf("%s has ended by itself: %w", p, t.programs[p].err)
+	}
+	return nil
+}
+
+// Ended are the servers whose process has ended and should run. Start runs it again.
+func (t *Trio) Ended() (all []mirror.Server) {
+	for p := mirror.PartnerA; p <= mirror.Witness; p++ {
+		if t.programs[p] == nil {
 			continue
 		}
 		select {
-		case <-program.done:
-			return fmt.Errorf("%s has ended by itself: %w", program.name, program.err)
+		case <-t.programs[p].done:
+			all = append(all, p)
 		default:
 		}
 	}
-	return nil
+	return all
 }
 
 // Tails returns the ends of the logs of all processes, for a person who looks for what went wrong.
