@@ -45,7 +45,7 @@ type readLoop struct {
 	status     []byte
 	reported   time.Time
 	heard      time.Time
-	rest       *time.Timer
+	gathering  gathering
 	asked      time.Time // when the server was asked for a sign of life; zero if it was heard since
 
 	readBy, writeBy time.Time // deadlines of the connection, as last set
@@ -53,15 +53,13 @@ type readLoop struct {
 
 func newReadLoop(s *Stream, log Log, conn net.Conn, start mirror.LSN) *readLoop {
 	now := time.Now()
-	rest := time.NewTimer(0)
-	rest.Stop()
 	return &readLoop{
 		cfg: s.cfg, log: log, conn: conn, gauges: &s.gauges,
 		frames:   frames{conn: conn},
 		received: start, ended: start, hardened: start,
 		owed:   true, // the first report makes the server count this mirror
 		status: make([]byte, 0, statusLen),
-		heard:  now, rest: rest,
+		heard:  now, gathering: newGathering(conn),
 	}
 }
 
@@ -386,7 +384,7 @@ func (l *readLoop) wait(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	if l.open == TypeStreamStart {
-		l.pause(ctx)
+		l.gathering.pause(ctx)
 	}
 	n, err := l.frames.fill()
 	now := time.Now()
@@ -399,21 +397,6 @@ func (l *readLoop) wait(ctx context.Context) error {
 		return fmt.Errorf("read the principal's log: %w", err)
 	}
 	return l.listen(now)
-}
-
-// chunkPause is how long the rows of a transaction that is not committed yet may gather at the socket. The server hands
-// each row to the network by itself: a reader that is awake for every one costs both sides most of their time, and a
-// commit waits until all rows were sent.
-const chunkPause = 2 * time.Millisecond
-
-// pause lets rows gather. The end of ctx ends it.
-func (l *readLoop) pause(ctx context.Context) {
-	l.rest.Reset(chunkPause)
-	select {
-	case <-l.rest.C:
-	case <-ctx.Done():
-		l.rest.Stop()
-	}
 }
 
 // limitRead lets a read end when the next report is due, or before: a deadline that stands is moved when it has passed,
