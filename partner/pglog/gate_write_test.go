@@ -2,6 +2,7 @@ package pglog
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -98,13 +99,19 @@ func TestGateIsHeldByAPreparedTransaction(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 1, p.Writers)
 	client := adminClient(t, clientDSN(t, dsn, "ordinary"))
-	short, cancel := context.WithTimeout(ctx, 2500*time.Millisecond)
-	defer cancel()
-	began := time.Now()
-	_, err = s.SetGate(short, mirror.GateClosed, 0)
+	// A machine that does other work may need longer to come to where it is named.
+	for limit := 2500 * time.Millisecond; ; limit *= 2 {
+		short, cancel := context.WithTimeout(ctx, limit)
+		began := time.Now()
+		_, err = s.SetGate(short, mirror.GateClosed, 0)
+		cancel()
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Less(t, time.Since(began), 2*limit)
+		if limit > 5*time.Second || strings.Contains(err.Error(), "pg_prepared_xacts") {
+			break
+		}
+	}
 	require.ErrorContains(t, err, "pg_prepared_xacts")
-	require.ErrorIs(t, err, context.DeadlineExceeded)
-	require.Less(t, time.Since(began), 4*time.Second)
 	require.Error(t, client.Ping(ctx), "clients are ended although the gate cannot be closed")
 	require.Error(t, owner.Ping(ctx))
 

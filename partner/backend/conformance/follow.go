@@ -102,6 +102,18 @@ func (f *following) catchUp() mirror.Position {
 	return end
 }
 
+// leave catches up, and stops hardening before it says where that ended, as a partner does: a keepalive may take the log
+// further until then. Everything is redone.
+func (f *following) leave() mirror.Position {
+	f.s.r.t.Helper()
+	f.catchUp()
+	f.halt()
+	end := f.s.queue.Hardened()
+	require.NoError(f.s.r.t, f.redo.Drain(f.s.r.ctx(), end))
+	f.stop()
+	return end
+}
+
 // errBroken is returned by a log that is to break.
 var errBroken = errors.New("the log is broken off")
 

@@ -31,8 +31,7 @@ func roleSwitches(r *rig) {
 		if sampler, needed := to.db.(backend.Sampler); needed {
 			require.NoError(t, sampler.Sample(r.ctx()))
 		}
-		fork := f.catchUp()
-		f.stop()
+		fork := f.leave()
 		require.NoError(t, r.differ())
 		to.rows = from.rows
 		reign := to.serve(seq, fork)
@@ -108,9 +107,8 @@ func divergence(r *rig) {
 	r.b.seed(1)
 	f := r.b.follow(1, r.name(1, 1))
 	r.a.do(Change{Append, 1001, "both"})
-	fork := f.catchUp()
+	fork := f.leave()
 	r.a.holds()
-	f.stop()
 
 	r.a.do(Change{Insert, 1004, "lost"}, Change{Append, 1001, "lost"}, Change{Delete, 1002, ""})
 	r.a.do(Change{Append, 1003, "lost"})
@@ -133,8 +131,7 @@ func divergence(r *rig) {
 	f = r.a.follow(2, r.name(2, 1))
 	r.b.do(Change{Delete, 1001, ""})
 	r.b.gate(mirror.GateClosed)
-	fork = f.catchUp()
-	f.stop()
+	fork = f.leave()
 	r.a.rows = r.b.rows
 	r.a.serve(3, fork)
 	r.b.follows(reign, fork, 3, 0)
