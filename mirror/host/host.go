@@ -88,11 +88,13 @@ type Host struct {
 	}
 
 	// Owned by the goroutine of Run: the duty that was told last, how many were, when the last tick was, on the clock of
-	// ticks, that the session has counted, and the ping whose sender waits for the pong.
-	duty    mirror.Duty
-	wishes  uint64
-	counted time.Duration
-	pinged  *request
+	// ticks, that the session has counted, the ping whose sender waits for the pong, and whether the principal was
+	// confirmed at the last step.
+	duty      mirror.Duty
+	wishes    uint64
+	counted   time.Duration
+	pinged    *request
+	confirmed bool
 }
 
 // request is an event with a place for its answer; events that nobody waits for have none.
@@ -150,7 +152,7 @@ func (h *Host) load() error {
 	if err != nil {
 		return err
 	}
-	h.publish()
+	h.publish(h.session.Status())
 	return nil
 }
 
@@ -188,8 +190,8 @@ func (h *Host) LinkTrouble(peer mirror.Server) string {
 	return ""
 }
 
-func (h *Host) publish() {
-	st, hard := h.session.Status(), h.session.Hard()
+func (h *Host) publish(st mirror.Status) {
+	hard := h.session.Hard()
 	h.mu.Lock()
 	h.mu.status, h.mu.hard = st, hard
 	h.mu.Unlock()
@@ -305,8 +307,9 @@ func (h *Host) loop(ctx context.Context) error {
 	clock := newClock(h.Tick(), h.wakes())
 	defer clock.stop()
 	h.counted = clock.last
-	h.publish()
-	h.wish(h.Status().Duty)
+	st := h.session.Status()
+	h.publish(st)
+	h.wish(st.Duty)
 	for {
 		var r *request
 		select {
@@ -389,11 +392,13 @@ func (h *Host) step(ev mirror.Event) error {
 	for _, m := range fx.Send {
 		h.send(m)
 	}
-	confirms := h.session.Status().Confirmed && !h.Status().Confirmed
+	st := h.session.Status()
+	confirms := st.Confirmed && !h.confirmed
+	h.confirmed = st.Confirmed
 	if confirms {
 		crashpoint.Hit(crashpoint.Unconfirmed)
 	}
-	h.publish()
+	h.publish(st)
 	h.wish(fx.Duty)
 	if confirms {
 		crashpoint.Hit(crashpoint.Confirmed)
@@ -407,19 +412,19 @@ func (h *Host) step(ev mirror.Event) error {
 
 // send hands a message to its outbox, or a pong to the request that its ping came by.
 //
-// A witness does not ping a server that has pinged it since: the pong has said all that a ping of a witness says. So it
-// keeps no connections of its own, and nothing to do, for sessions in which nothing happens.
+// A witness does not ping a server that has pinged it of late: the pong has said all that a ping of a witness says. So it
+// keeps no connections of its own, and nothing to do, for sessions in which nothing happens. Of late is half a ping
+// interval more than one, because the two count their intervals apart, and a ping may take a while.
 func (h *Host) send(m mirror.Message) {
 	o, ok := h.outbox[m.To]
 	switch r := h.pinged; {
 	case m.Kind == mirror.MessagePong && r != nil && r.event.Message.From == m.To:
 		r.pong = m.Append(nil)
 		if ok {
-			o.answered = true
+			o.answered = h.counted
 		}
 	case !ok: // it is never reached
-	case m.Kind == mirror.MessagePing && h.cfg.Self == mirror.Witness && o.answered:
-		o.answered = false
+	case m.Kind == mirror.MessagePing && h.cfg.Self == mirror.Witness && o.answered > 0 && h.counted-o.answered <= h.cfg.Timing.Ping*3/2:
 	default:
 		o.put(m)
 	}

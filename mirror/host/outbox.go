@@ -19,7 +19,7 @@ type outbox struct {
 	peer     mirror.Server
 	client   *endpoint.Client
 	sending  context.Context // of Host.Run: ends when nothing may be sent any more
-	answered bool            // a pong has replied to the peer's ping since a ping was due; owned by the goroutine of Host.Run
+	answered time.Duration   // when a pong last replied to the peer's ping, as Host.counted; owned by the goroutine of Host.Run
 
 	// Owned by the goroutine that sends.
 	said    string // the kind of failure that was logged last

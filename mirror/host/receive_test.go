@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -68,24 +69,28 @@ func TestWitnessPingsOnlyWhoDoesNotPingIt(t *testing.T) {
 		for _, o := range h.outbox {
 			o.sending = t.Context()
 		}
-		second := func(from ...mirror.Server) { // as the goroutine of Run lives it
-			for _, p := range from {
-				require.NoError(t, h.serve(&request{
-					event:  mirror.Event{Kind: mirror.EventReceived, Message: ping(p, mirror.Witness)},
-					answer: make(chan error, 1),
-				}))
-			}
-			for range ticksPerPing {
+		second := func(at int, from ...mirror.Server) { // as the goroutine of Run lives it
+			for tick := range ticksPerPing {
+				for _, p := range from {
+					if tick == at {
+						require.NoError(t, h.serve(&request{
+							event:  mirror.Event{Kind: mirror.EventReceived, Message: ping(p, mirror.Witness)},
+							answer: make(chan error, 1),
+						}))
+					}
+				}
+				h.counted += h.Tick()
 				require.NoError(t, h.step(mirror.Event{Kind: mirror.EventTicked}))
 			}
 			synctest.Wait()
 		}
-		for range 20 {
-			second(mirror.PartnerA, mirror.PartnerB)
+		h.counted = time.Hour
+		for i := range 20 {
+			second(2*(i%2), mirror.PartnerA, mirror.PartnerB)
 		}
-		require.Zero(t, d.count.Load(), "nobody who pings is pinged")
+		require.Zero(t, d.count.Load(), "nobody who pings is pinged, be it early or late in the interval")
 		for range 20 {
-			second(mirror.PartnerA)
+			second(0, mirror.PartnerA)
 		}
 		require.EqualValues(t, 20, d.count.Load(), "one who does not is")
 	})

@@ -282,7 +282,7 @@ func (c *Client) dialPlain(ctx context.Context, _, _ string) (net.Conn, error) {
 }
 
 func (c *Client) dialTLS(ctx context.Context, network, addr string) (net.Conn, error) {
-	present := c.own.material()
+	present := c.own.newest()
 	if leaf := present.certificate.Leaf; time.Now().After(leaf.NotAfter) {
 		return nil, fmt.Errorf("our own certificate for %s expired at %s; issue a new one, it is picked up without a restart",
 			c.cfg.Self, leaf.NotAfter.UTC().Format(time.RFC3339))

@@ -9,12 +9,14 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Credentials are how a server proves who it is and verifies others: three files, or the same in memory, or Plaintext.
 type Credentials struct {
-	// PEM files. They are read again when they change; a change that cannot be used is logged, and the old ones stay
-	// in use. Nobody but user and group may read KeyFile. Replace files by renaming.
+	// PEM files. They are read again when they change, which each new connection notices at once and an open one within
+	// a second; a change that cannot be used is logged, and the old ones stay in use. Nobody but user and group may read
+	// KeyFile. Replace files by renaming.
 	CertFile, KeyFile, CAFile string
 
 	Certificate tls.Certificate
@@ -79,6 +81,7 @@ type source struct {
 		sync.Mutex
 		current *material
 		bad     fileState // the last state of the files that could not be used
+		looked  time.Time // at the files
 	}
 }
 
@@ -89,15 +92,30 @@ func newSource(credentials Credentials, self Identity, domain string, logger *sl
 	if err != nil {
 		return nil, err
 	}
-	s.mu.current = current
+	s.mu.current, s.mu.looked = current, time.Now()
 	return s, nil
 }
 
-// material returns the newest credentials that could be used.
+// lookEvery is how often the files are looked at on behalf of messages, of which there may be thousands a second.
+const lookEvery = time.Second
+
+// material returns credentials that were the newest within lookEvery.
 func (s *source) material() *material {
+	s.mu.Lock()
+	current, fresh := s.mu.current, time.Since(s.mu.looked) < lookEvery
+	s.mu.Unlock()
+	if fresh || s.credentials.CertFile == "" {
+		return current
+	}
+	return s.newest()
+}
+
+// newest returns the newest credentials that could be used.
+func (s *source) newest() *material {
 	state := s.look()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.mu.looked = time.Now()
 	if state.same(s.mu.current.files) || state.same(s.mu.bad) {
 		return s.mu.current
 	}

@@ -27,6 +27,13 @@ func install(t *testing.T, dir string) installed {
 	return installed{Credentials{CertFile: file("cert.pem"), KeyFile: file(canary + ".pem"), CAFile: file("ca.pem")}}
 }
 
+// replace replaces the files, and waits until that is noticed.
+func (f installed) replace(t *testing.T, a *certs.Authority, who Identity, lifetime time.Duration) {
+	t.Helper()
+	f.write(t, a, who, lifetime)
+	<-time.After(lookEvery)
+}
+
 // write replaces the files.
 func (f installed) write(t *testing.T, a *certs.Authority, who Identity, lifetime time.Duration) {
 	t.Helper()
@@ -75,25 +82,32 @@ func TestCredentialsAreReadAgain(t *testing.T) {
 	require.NoError(t, send())
 	require.EqualValues(t, 1, c.Stats().Logins[ResultSuccess])
 
-	client.write(t, a, id(PartnerB), 2*time.Hour)
+	client.replace(t, a, id(PartnerB), 2*time.Hour)
 	require.NoError(t, send())
 	require.EqualValues(t, 2, c.Stats().Logins[ResultSuccess], "the client logs in anew")
 	require.WithinDuration(t, time.Now().Add(2*time.Hour), c.Stats().CertificateExpires, time.Minute)
 
-	server.write(t, a, id(PartnerA), 3*time.Hour)
+	server.replace(t, a, id(PartnerA), 3*time.Hour)
 	require.NoError(t, send())
 	at, _ := s.server.Stats(sessionOne)
 	require.WithinDuration(t, time.Now().Add(3*time.Hour), at.CertificateExpires, time.Minute)
 
 	// Another authority: who is connected is not let in any more, although his connection is open.
 	next := newAuthority(t)
-	server.write(t, next, id(PartnerA), time.Hour)
+	server.replace(t, next, id(PartnerA), time.Hour)
 	handled := s.handled.Load()
 	require.Error(t, send())
 	require.Equal(t, handled, s.handled.Load())
-	client.write(t, next, id(PartnerB), time.Hour)
+	client.replace(t, next, id(PartnerB), time.Hour)
 	require.NoError(t, send())
 	require.Contains(t, s.log.String(), "credentials replaced")
+
+	// Whoever logs in does not wait until a change is noticed.
+	third := newAuthority(t)
+	server.write(t, third, id(PartnerA), time.Hour)
+	client.write(t, third, id(PartnerB), time.Hour)
+	c.Close()
+	require.NoError(t, send())
 	require.Zero(t, c.Stats().ReloadFailures)
 }
 
@@ -107,6 +121,7 @@ func TestBadChangeKeepsTheOld(t *testing.T) {
 		func() { require.NoError(t, os.Remove(client.KeyFile)) },
 	} {
 		spoil()
+		<-time.After(lookEvery)
 		for range 3 {
 			_, err := c.Send(t.Context(), "ping", nil)
 			require.NoError(t, err)
@@ -114,7 +129,7 @@ func TestBadChangeKeepsTheOld(t *testing.T) {
 		require.EqualValues(t, i+1, c.Stats().ReloadFailures)
 		require.Equal(t, i+1, count(s.log.String(), "the old ones stay in use"))
 	}
-	client.write(t, a, id(PartnerB), 2*time.Hour)
+	client.replace(t, a, id(PartnerB), 2*time.Hour)
 	_, err := c.Send(t.Context(), "ping", nil)
 	require.NoError(t, err)
 	require.WithinDuration(t, time.Now().Add(2*time.Hour), c.Stats().CertificateExpires, time.Minute)

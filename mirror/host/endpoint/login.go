@@ -24,11 +24,11 @@ type verifier struct {
 
 	mu struct {
 		sync.Mutex
-		last map[Role]verified
+		last []verified // one for each who is expected, in the same order
 	}
 }
 
-// verified is a leaf that was verified by material and is good until a time.
+// verified is a leaf of who is expected, that was verified by material and is good until a time.
 type verified struct {
 	material *material
 	leaf     *x509.Certificate
@@ -37,7 +37,7 @@ type verified struct {
 
 func newVerifier(own *source, domain string, usage x509.ExtKeyUsage, expected ...Identity) *verifier {
 	v := &verifier{own: own, domain: domain, usage: usage, expected: expected}
-	v.mu.last = make(map[Role]verified, len(expected))
+	v.mu.last = make([]verified, len(expected))
 	return v
 }
 
@@ -47,28 +47,39 @@ func (v *verifier) verify(chain []*x509.Certificate) (Identity, error) {
 		return Identity{}, v.refuse(nil, "the other side has no certificate; give it one", errors.New("no certificate"))
 	}
 	leaf, present := chain[0], v.own.material()
-	identity, identityErr := v.identify(leaf)
-	if identityErr == nil && v.known(identity.Role, leaf, present) {
-		return identity, nil
+	if who, ok := v.recall(leaf, present); ok {
+		return who, nil
 	}
 	until, err := v.verifyChain(chain, present)
 	if err != nil {
+		if newest := v.own.newest(); newest != present {
+			present = newest
+			until, err = v.verifyChain(chain, present)
+		}
+	}
+	if err != nil {
 		return Identity{}, v.refuse(leaf, explain(leaf, err), err)
 	}
-	if identityErr != nil {
-		return Identity{}, identityErr
+	who, err := v.identify(leaf)
+	if err != nil {
+		return Identity{}, err
 	}
 	v.mu.Lock()
-	v.mu.last[identity.Role] = verified{material: present, leaf: leaf, until: until}
+	v.mu.last[slices.Index(v.expected, who)] = verified{material: present, leaf: leaf, until: until}
 	v.mu.Unlock()
-	return identity, nil
+	return who, nil
 }
 
-func (v *verifier) known(role Role, leaf *x509.Certificate, present *material) bool {
+// recall says whose leaf it is if it has been verified by present and is good still.
+func (v *verifier) recall(leaf *x509.Certificate, present *material) (Identity, bool) {
 	v.mu.Lock()
-	last := v.mu.last[role]
-	v.mu.Unlock()
-	return last.material == present && last.leaf != nil && last.leaf.Equal(leaf) && time.Now().Before(last.until)
+	defer v.mu.Unlock()
+	for i, last := range v.mu.last {
+		if last.leaf != nil && (last.leaf == leaf || last.leaf.Equal(leaf)) {
+			return v.expected[i], last.material == present && time.Now().Before(last.until)
+		}
+	}
+	return Identity{}, false
 }
 
 // identify compares the only URI with who is expected. It does not verify the certificate.

@@ -225,7 +225,7 @@ func (found *session) tlsConfig() *tls.Config {
 	if found == nil || found.own == nil {
 		return nil
 	}
-	present := found.own.material()
+	present := found.own.newest()
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS13,
 		Certificates:           []tls.Certificate{*present.certificate},

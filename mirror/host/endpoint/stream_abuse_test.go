@@ -239,7 +239,7 @@ func TestStreamsWhenCredentialsAreReplaced(t *testing.T) {
 	s, c, server, client := filedSite(t, a)
 	conn := open(t, c)
 	server.write(t, a, id(PartnerA), 2*time.Hour)
-	client.write(t, a, id(PartnerB), 2*time.Hour)
+	client.replace(t, a, id(PartnerB), 2*time.Hour)
 	require.NoError(t, conn.(*stream).verify())
 	_, err := io.WriteString(conn, "x")
 	require.NoError(t, err)
@@ -248,7 +248,7 @@ func TestStreamsWhenCredentialsAreReplaced(t *testing.T) {
 
 	other := newAuthority(t)
 	server.write(t, other, id(PartnerA), time.Hour)
-	client.write(t, other, id(PartnerB), time.Hour)
+	client.replace(t, other, id(PartnerB), time.Hour)
 	conn.(*stream).reverify() // as it does every few seconds
 	_, err = conn.Read(make([]byte, 1))
 	var bad *CertificateError
