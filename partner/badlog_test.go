@@ -140,7 +140,7 @@ func (p *pair) reigned() string {
 // copiedAnew waits until the mirror has a copy that began elsewhere, and has written down why.
 func (p *pair) copiedAnew(former, why string) {
 	p.t.Helper()
-	p.await(mirror.PartnerB, "a mirror with a new copy", 20*time.Second, func(st Status) bool {
+	p.await(mirror.PartnerB, "a mirror with a new copy", 60*time.Second, func(st Status) bool {
 		return st.Role == mirror.RoleMirror && st.Aligned && !st.Dirty && p.reigned() != former
 	})
 	journal, err := os.ReadFile(filepath.Join(p.dir, mirror.PartnerB.String(), "journal.jsonl"))

@@ -176,10 +176,10 @@ func (p *pair) await(s mirror.Server, what string, limit time.Duration, ok func(
 
 func (p *pair) awaitSynchronized(principal mirror.Server) {
 	p.t.Helper()
-	p.await(principal, "the serving principal, SYNCHRONIZED", 40*time.Second, func(st Status) bool {
+	p.await(principal, "the serving principal, SYNCHRONIZED", 90*time.Second, func(st Status) bool {
 		return st.Role == mirror.RolePrincipal && st.State == mirror.StateSynchronized && st.Serving && st.Gate == mirror.GateOpen
 	})
-	p.await(principal.Other(), "the mirror, SYNCHRONIZED", 20*time.Second, func(st Status) bool {
+	p.await(principal.Other(), "the mirror, SYNCHRONIZED", 60*time.Second, func(st Status) bool {
 		return st.Role == mirror.RoleMirror && st.State == mirror.StateSynchronized && st.Gate == mirror.GateReadOnly
 	})
 }
