@@ -2,7 +2,6 @@ package endpoint
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"maps"
 	"net"
@@ -21,11 +20,9 @@ const (
 	acceptPause = 100 * time.Millisecond
 )
 
-// gate is a listener that lets connections through that have logged in. Those with TLS it gives to its callers,
-// where they can wait for them; the others, and what the callers make over, to the http.Server whose listener it is.
+// gate is a listener that lets connections through that have logged in. It is the listener of an http.Server.
 type gate struct {
 	server   *Server
-	callers  *callers
 	listener net.Listener
 	ready    chan net.Conn
 	done     chan struct{}
@@ -56,19 +53,17 @@ func (w *waiter) due() time.Time {
 	return w.since.Add(silentGrace)
 }
 
-// newGate makes a gate. The contexts of its handlers come from base.
-func newGate(base context.Context, s *Server, listener net.Listener) *gate {
+func newGate(s *Server, listener net.Listener) *gate {
 	g := &gate{
 		server: s, listener: listener,
 		ready: make(chan net.Conn), done: make(chan struct{}), room: make(chan struct{}, 1),
 	}
 	g.mu.open = make(map[*counted]struct{})
-	g.callers = newCallers(g, base)
 	g.running.Go(g.run)
 	return g
 }
 
-// Accept returns the next connection for the http.Server.
+// Accept returns the next connection that has logged in.
 func (g *gate) Accept() (net.Conn, error) {
 	select {
 	case conn := <-g.ready:
@@ -99,15 +94,6 @@ func (g *gate) wait() {
 		_ = conn.Close() // without a farewell in TLS, which would wait for a peer that does not read
 	}
 	g.running.Wait()
-}
-
-func (g *gate) ended() bool {
-	select {
-	case <-g.done:
-		return true
-	default:
-		return false
-	}
 }
 
 func (g *gate) end(failure error) {
@@ -261,10 +247,6 @@ func (g *gate) pass(ctx context.Context, w *waiter) error {
 	if err := g.server.join(w.conn, found, from); err != nil {
 		return err
 	}
-	secure, ok := conn.(*tls.Conn)
-	if wait := newReadiness(w.conn.Conn); ok && wait != nil {
-		return g.callers.take(secure, w.conn, wait)
-	}
 	select {
 	case g.ready <- conn:
 		return nil
@@ -315,7 +297,6 @@ func (s *Server) join(conn *counted, found *session, from Identity) error {
 type counted struct {
 	net.Conn
 	gate *gate
-	wait *readiness // while it is a caller's; nil: reading waits
 
 	mu struct {
 		sync.Mutex
@@ -323,14 +304,6 @@ type counted struct {
 		found  *session // nil until it is logged in
 		peer   *peer
 	}
-}
-
-// Read reads from the connection.
-func (c *counted) Read(p []byte) (int, error) {
-	if c.wait == nil {
-		return c.Conn.Read(p)
-	}
-	return c.wait.Read(p)
 }
 
 func (c *counted) joined(found *session, p *peer) {

@@ -136,8 +136,8 @@ func (t Table) validate() error {
 	return nil
 }
 
-// Handler receives one message. The body is its own. The context ends with [Limits].Handler, soon after Serve's, and
-// often, but not always, when the sender is gone. A reply has at most [MaxBody] bytes and may be nil. An error from [Deny] is shown to the sender;
+// Handler receives one message. The body is its own. The context ends with the connection, with [Limits].Handler, and
+// soon after Serve's. A reply has at most [MaxBody] bytes and may be nil. An error from [Deny] is shown to the sender;
 // of any other the sender learns only that there was one, and the text is logged here. It is called concurrently.
 type Handler func(ctx context.Context, from Identity, kind Kind, body []byte) (reply []byte, err error)
 

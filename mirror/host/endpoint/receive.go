@@ -2,7 +2,6 @@ package endpoint
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -46,7 +45,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	default:
-		w.Header().Set(headerFrom, found.name)
+		w.Header().Set(headerFrom, found.self.String())
 		reply, no = s.receive(w, r, found, kind)
 	}
 	if no != nil {
@@ -77,11 +76,6 @@ func (s *Server) receive(w http.ResponseWriter, r *http.Request, found *session,
 		no.last = true
 		return nil, no
 	}
-	return s.take(r.Context(), found, from, kind, func() ([]byte, *refusal) { return s.body(w, r) })
-}
-
-// take takes a message of a sender who is known: it is his to send, it is within the limits, and its body comes.
-func (s *Server) take(ctx context.Context, found *session, from Identity, kind Kind, read func() ([]byte, *refusal)) ([]byte, *refusal) {
 	if !found.allow[from.Role][kind] {
 		return nil, refuse(http.StatusForbidden, ResultAuthorizationFailure,
 			"%s may not send %q to %s", from.Role, kind, found.self.Role)
@@ -93,13 +87,13 @@ func (s *Server) take(ctx context.Context, found *session, from Identity, kind K
 			"%s sends too much: the limits are %d messages at a time and %d per second",
 			from.Role, s.limits.MaxPerPeer, s.limits.Rate)
 	}
-	body, no := read()
+	body, no := s.body(w, r)
 	if no != nil {
 		no.last = true
 		return nil, no
 	}
 	found.counters.received(len(body))
-	return s.handle(ctx, found, from, kind, body)
+	return s.handle(r.Context(), found, from, kind, body)
 }
 
 // sender says who sent a request.
@@ -110,12 +104,7 @@ func (s *Server) sender(r *http.Request, found *session) (Identity, *refusal) {
 	if r.TLS == nil {
 		return Identity{}, refuse(http.StatusForbidden, ResultNegotiateFailure, "plaintext is refused here; use TLS")
 	}
-	return s.verified(found, r.TLS.PeerCertificates)
-}
-
-// verified says who is at the other end of a connection.
-func (s *Server) verified(found *session, chain []*x509.Certificate) (Identity, *refusal) {
-	from, err := found.verifier.verify(chain)
+	from, err := found.verifier.verify(r.TLS.PeerCertificates)
 	var bad *CertificateError
 	if errors.As(err, &bad) {
 		return Identity{}, refuse(http.StatusForbidden, bad.result(), "your %v", bad)

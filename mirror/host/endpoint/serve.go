@@ -32,11 +32,11 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		return errors.Join(fmt.Errorf("endpoint: serve at %s: plaintext is for loopback only; "+
 			"listen at 127.0.0.1, or give the servers certificates", listener.Addr()), listener.Close())
 	}
+	gate := newGate(s, listener)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	gate := newGate(base, s, listener)
 	var handling sync.WaitGroup
 	server := s.httpServer(base, &handling)
 	stopped := make(chan struct{})
@@ -80,7 +80,7 @@ func (s *Server) httpServer(base context.Context, handling *sync.WaitGroup) *htt
 func shut(server *http.Server, gate *gate, cancel context.CancelFunc) {
 	patience, done := context.WithTimeout(context.Background(), stopTime)
 	defer done()
-	if errors.Join(server.Shutdown(patience), gate.callers.finish(patience)) != nil {
+	if server.Shutdown(patience) != nil {
 		cancel()
 		gate.wait()
 		_ = server.Close() // what it closes is given up

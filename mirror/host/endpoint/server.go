@@ -56,7 +56,6 @@ type Server struct {
 // session is one session at a Server.
 type session struct {
 	self     Identity
-	name     string // of self
 	allow    Table
 	handler  Handler
 	streams  streams
@@ -116,7 +115,7 @@ func (s *Server) newSession(cfg SessionConfig) (*session, error) {
 		return nil, err
 	}
 	added := &session{
-		self: cfg.Self, name: cfg.Self.String(), allow: cfg.Allow.clone(), handler: cfg.Handler, peers: make(map[Role]*peer),
+		self: cfg.Self, allow: cfg.Allow.clone(), handler: cfg.Handler, peers: make(map[Role]*peer),
 		streams: streams{allow: cfg.Streams.clone(), handler: cfg.Stream},
 	}
 	added.streams.mu.open, added.streams.mu.count = make(map[*stream]struct{}), make(map[Role]int)

@@ -47,15 +47,10 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, found *sess
 		return refuse(http.StatusNotImplemented, ResultNegotiateFailure,
 			"the service in which %s is mounted cannot give streams: %v", found.self.Role, err)
 	}
-	early := buffered.Reader.Buffered()
-	if again, ok := conn.(*begun); ok {
-		early += len(again.read)
-		conn = again.Conn
-	}
 	if counted, ok := underTLS(conn).(*counted); ok {
 		counted.becomesStream()
 	}
-	if early > 0 {
+	if early := buffered.Reader.Buffered(); early > 0 {
 		err = fmt.Errorf("%d bytes came before the stream was open", early)
 	} else {
 		err = s.acceptStream(conn, found)
