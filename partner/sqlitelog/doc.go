@@ -22,8 +22,9 @@
 // rtree tables are mirrored by the ordinary tables that they keep their content in.
 //
 // Statements that change the schema are recorded as text, in order: before one runs, the rows changed until then are
-// read and recorded. What it does to rows of other tables, as DROP TABLE does by foreign keys, is recorded as rows. The hash of the whole schema follows and is compared where it is redone. What AUTOINCREMENT counts
-// on from, PRAGMA user_version and PRAGMA application_id are compared before and after each transaction.
+// read and recorded. What it does to rows of other tables, as DROP TABLE does by foreign keys, is recorded as rows. The
+// hash of the whole schema follows and is compared where it is redone. What AUTOINCREMENT counts on from, PRAGMA
+// user_version and PRAGMA application_id are compared before and after each transaction.
 //
 // # What is refused
 //
@@ -31,9 +32,9 @@
 // ATTACH, VACUUM, pragmas that change how the file or the connection works, virtual tables of other modules, a
 // transaction larger than Config.MaxTransaction, a transaction that has changed the schema and is rolled back to a
 // savepoint, one that SQLite has rolled back by itself (OR ROLLBACK), whatever is done after that, a function that makes a
-// session of its own on the connection, changes of the statistics that are not ANALYZE's.
-// The rules are enforced by SQLite's authorizer and by its commit hook, which lets only Write commit: nothing can
-// be written on a connection that a function has kept.
+// session of its own on the connection, changes of the statistics that are not ANALYZE's. The rules are enforced by
+// SQLite's authorizer and by its commit hook, which lets only Write commit: nothing can be written on a connection that a
+// function has kept.
 //
 // Something else that writes to the file, another process or connection, is found by the next transaction under the
 // write lock (PRAGMA data_version): a *ForeignWriterError, and nothing is written or mirrored any more. After a restart the
