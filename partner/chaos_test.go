@@ -247,13 +247,16 @@ func (c *chaos) back(s mirror.Server) {
 
 // excused says whether a server may have shown old data: while its program or itself did not run, and for lease and
 // fence after both did again (guarantees, reads). A program needs a moment to start. A database that was told to close in
-// time may be slow to do so, which the fence time is meant to bound: where the machine broke that, it is counted.
+// time may be slow to do so, which the fence time is meant to bound: where the machine broke that, it is counted, and
+// excused up to ten times that long.
 func (c *chaos) excused(s mirror.Server, at time.Time) bool {
 	const start = time.Second
-	within := func(late time.Duration) func(interval) bool {
-		return func(i interval) bool { return at.After(i.from) && (i.to.IsZero() || at.Before(i.to.Add(late))) }
-	}
+	timing := host.Fast()
 	c.guard.Lock()
 	defer c.guard.Unlock()
-	return slices.ContainsFunc(c.gaps[s], within(host.Fast().Lease+host.Fast().Fence+start)) || slices.ContainsFunc(c.closings[s], within(0))
+	return slices.ContainsFunc(c.gaps[s], func(gap interval) bool {
+		return at.After(gap.from) && (gap.to.IsZero() || at.Before(gap.to.Add(timing.Lease+timing.Fence+start)))
+	}) || slices.ContainsFunc(c.closings[s], func(closing interval) bool {
+		return at.After(closing.from) && at.Before(closing.from.Add(10*timing.Fence)) && (closing.to.IsZero() || at.Before(closing.to))
+	})
 }
