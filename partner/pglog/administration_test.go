@@ -103,6 +103,9 @@ func startMirror(t *testing.T, s *Server, dsn, slot, name string, hold bool) *te
 	require.NoError(t, err)
 	m := &testMirror{conn: conn, stop: stop}
 	m.hold.Store(hold)
+	adminEventually(t, "who read the slot before has gone", func() bool {
+		return adminValue[bool](t, s, "SELECT active_pid IS NULL FROM pg_replication_slots WHERE slot_name = $1", slot)
+	})
 	conn.Frontend().Send(&pgproto3.Query{String: "START_REPLICATION SLOT " + slot +
 		" LOGICAL 0/0 (proto_version '1', publication_names 'dbmirror')"})
 	require.NoError(t, conn.Frontend().Flush())
