@@ -224,7 +224,7 @@ func TestSkip(t *testing.T) {
 	p := newPair(t)
 	p.exec(mirror.PartnerA, ledgerTable)
 	p.startWitness()
-	b := p.start(mirror.PartnerB)
+	p.start(mirror.PartnerB)
 	a := p.start(mirror.PartnerA)
 	p.awaitSynchronized(mirror.PartnerA)
 	p.exec(mirror.PartnerA, "INSERT INTO ledger(id) VALUES (1), (2)")
@@ -236,7 +236,7 @@ func TestSkip(t *testing.T) {
 	}
 	p.await(mirror.PartnerB, "stopped", 10*time.Second, stopped)
 	p.halt(mirror.PartnerB)
-	b = p.start(mirror.PartnerB)
+	b := p.start(mirror.PartnerB)
 	poison := p.await(mirror.PartnerB, "stopped again", 10*time.Second, stopped).Redo.Poison
 	p.exec(mirror.PartnerA, "INSERT INTO ledger(id) VALUES (3)")
 
