@@ -102,7 +102,7 @@ func throughSocket(dsn Secret, dir string, port int) (Secret, error) {
 	var text strings.Builder
 	quote := strings.NewReplacer(`\`, `\\`, `'`, `\'`)
 	for _, name := range slices.Sorted(maps.Keys(words)) {
-		if strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == '=' }) {
+		if name == "" || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == '=' }) {
 			return "", fmt.Errorf("the connection string (not shown) has the setting %q, which cannot be", name)
 		}
 		fmt.Fprintf(&text, "%s='%s' ", name, quote.Replace(words[name]))

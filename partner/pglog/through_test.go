@@ -44,6 +44,8 @@ func TestThroughSocketKeepsRoleAndDatabase(t *testing.T) {
 	cfg, err := parseDSN(made)
 	require.NoError(t, err)
 	require.Equal(t, map[string]string{"options": "-c geqo=off", "application_name": "it+s&"}, cfg.RuntimeParams)
+	_, err = throughSocket("postgres://u@far/db?=hidden", dir, 1)
+	require.ErrorContains(t, err, `the setting "", which cannot be`)
 	_, err = throughSocket("host=h password='hidden", dir, 1)
 	require.ErrorContains(t, err, "not valid")
 	require.NotContains(t, err.Error(), "hidden")
@@ -67,6 +69,7 @@ func FuzzThroughSocket(f *testing.F) {
 	f.Add("postgres://u:p%20w@[::1]:6000/db?application_name=a&sslmode=allow", "/dir")
 	f.Add(`host='a b' user=u dbname='d\'b' password=\\ options=x\`, `/d'i\r`)
 	f.Add("postgres:///?host=/a&user=u", "/x y")
+	f.Add("postgres://?=", "/")
 	f.Fuzz(func(t *testing.T, dsn, dir string) {
 		before, err := parseDSN(Secret(dsn))
 		if err != nil || dir == "" || dir[0] != '/' || filepath.Clean(dir) != dir || bytesOfControl(dir) {
