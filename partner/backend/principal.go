@@ -84,7 +84,7 @@ type Waiting struct {
 	RestartWaits bool
 	// Reloaded: what was persisted for the next restart has come into force already, by somebody else's doing.
 	Reloaded bool
-	Foreign  int    // how many others bear the name: each could release commits in the mirror's place
+	Foreign  int    // how many others could release commits in the mirror's place
 	InForce  string // the whole of it, for people
 }
 

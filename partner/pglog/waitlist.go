@@ -157,6 +157,16 @@ func (l waitList) own(prefix string) string {
 	return ""
 }
 
+// strangers returns the names that do not begin with prefix, in lower case.
+func (l waitList) strangers(prefix string) []string {
+	rest := l.with(prefix, "")
+	names := slices.Concat(rest.ours, rest.others)
+	for i := range names {
+		names[i] = strings.ToLower(names[i])
+	}
+	return names
+}
+
 // hasPrefixFold compares as PostgreSQL compares these names: without regard to case.
 func hasPrefixFold(s, prefix string) bool {
 	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)

@@ -38,8 +38,8 @@ type Waiting struct {
 	// RestartWaits is true when a restarted server makes commits wait for this session.
 	RestartWaits bool
 	Walsenders   []Walsender
-	// Foreign counts the walsenders of the name in force that can release commits in the mirror's place: those that read no
-	// log kept for this session, and all but one of the others.
+	// Foreign counts the walsenders that can release commits in the mirror's place: those of the name in force that read no
+	// log kept for this session, all but one of the others, and all but one of those under any other name in force.
 	Foreign int
 	Waiters int // sessions whose commit waits
 }
@@ -52,8 +52,9 @@ func (s *Server) Waiting(ctx context.Context) (Waiting, error) {
 	}
 	defer hangUp(conn)
 	var st Waiting
-	err = conn.QueryRow(ctx, `SELECT current_setting('synchronous_standby_names'),
-		(SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep')`).Scan(&st.InForce, &st.Waiters)
+	var end mirror.LSN
+	err = conn.QueryRow(ctx, `SELECT current_setting('synchronous_standby_names'), pg_current_wal_flush_lsn()::text,
+		(SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep')`).Scan(&st.InForce, lsnColumn{&end}, &st.Waiters)
 	if err != nil {
 		return Waiting{}, fmt.Errorf("read wait: %w", err)
 	}
@@ -68,7 +69,9 @@ func (s *Server) Waiting(ctx context.Context) (Waiting, error) {
 			return false, err
 		}
 		st.judge(s.WaitPrefix())
-		return st.Foreign == 0 || time.Now().After(patience), nil
+		twins, confirming, err := w.twins(ctx, st.InForce, end)
+		st.Foreign += confirming
+		return st.Foreign+twins == 0 || time.Now().After(patience), err
 	})
 	if err != nil {
 		return Waiting{}, fmt.Errorf("read wait: %w", err)
@@ -100,6 +103,22 @@ func foreign(list []Walsender, name, prefix string) (n int) {
 		}
 	}
 	return n + max(0, ours-1)
+}
+
+// twins counts the walsenders that share a name in force which is not this session's, but for one of each name, and those
+// of them that have confirmed log up to end. PostgreSQL counts each of one name, so that a second one can stand in for the
+// mirror. One whose connection is lost, but not given up yet, confirms nothing any more.
+func (w waiting) twins(ctx context.Context, inForce string, end mirror.LSN) (all, confirming int, err error) {
+	list, _ := parseWaitList(inForce) // see judge
+	err = w.pool.QueryRow(ctx, `
+		SELECT coalesce(sum(n - 1), 0)::int, coalesce(sum(greatest(confirming - 1, 0)), 0)::int FROM (
+			SELECT count(*) AS n, count(*) FILTER (WHERE flush_lsn >= $2::text::pg_lsn) AS confirming FROM pg_stat_replication
+			WHERE lower(application_name) = ANY ($1) GROUP BY lower(application_name)) x`,
+		list.strangers(w.WaitPrefix()), end.String()).Scan(&all, &confirming)
+	if err != nil {
+		return 0, 0, fmt.Errorf("count walsenders: %w", err)
+	}
+	return all, confirming, nil
 }
 
 // walsenders lists those under a name of this session.
@@ -138,16 +157,13 @@ func (w waiting) refuseDoubles(ctx context.Context, list waitList, name string) 
 		return fmt.Errorf("%w: %d beside the mirror's own bear %s: let each incarnation of the mirror take a new name, and end the others",
 			ErrForeignWalsender, n, name)
 	}
-	names := slices.Clone(list.others)
-	for i := range names {
-		names[i] = strings.ToLower(names[i])
-	}
 	var double string
 	var count int
 	err = w.pool.QueryRow(ctx, `
 		SELECT coalesce(min(n), ''), coalesce(max(c), 0) FROM (
 			SELECT lower(application_name) AS n, count(*) AS c FROM pg_stat_replication
-			WHERE lower(application_name) = ANY ($1) GROUP BY 1 HAVING count(*) > 1 ORDER BY 1 LIMIT 1) d`, names).Scan(&double, &count)
+			WHERE lower(application_name) = ANY ($1) GROUP BY 1 HAVING count(*) > 1 ORDER BY 1 LIMIT 1) d`,
+		list.strangers(w.WaitPrefix())).Scan(&double, &count)
 	if err != nil {
 		return fmt.Errorf("count walsenders: %w", err)
 	}
