@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/f19126b3/dbmirror/mirror"
 	"github.com/f19126b3/dbmirror/partner/backend"
@@ -73,14 +72,8 @@ func (s *Server) DropSessionSlots(ctx context.Context) error {
 // Heartbeat commits something that carries no data, waits as a client's commit waits, and says how that was. name is the
 // one that commits wait for. It is how an idle session finds out what a commit would feel, and it moves an idle slot on.
 func (s *Server) Heartbeat(ctx context.Context, name string) (backend.Beat, error) {
-	cfg := s.connConfig(s.database, "heartbeat", map[string]string{"synchronous_commit": "on"})
-	var ended atomic.Bool
-	cfg.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
-		if n.Code == "01000" || n.Code == "57P01" {
-			ended.Store(true) // the wait was cancelled, which says nothing of others'
-		}
-	}
-	conn, err := pgx.ConnectConfig(ctx, cfg)
+	var ended atomic.Bool // the wait was cancelled, which says nothing of others'
+	conn, err := s.connectWaiting(ctx, "heartbeat", nil, &ended)
 	if err != nil {
 		return backend.Beat{}, fmt.Errorf("heartbeat: %w", err)
 	}

@@ -26,13 +26,7 @@ type probe struct {
 
 func (s *Server) startProbe(ctx context.Context) (*probe, error) {
 	p := &probe{returned: make(chan struct{})}
-	cfg := s.connConfig(s.database, "probe", map[string]string{"synchronous_commit": "on", "statement_timeout": "0"})
-	cfg.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
-		if n.Code == "01000" || n.Code == "57P01" { // "canceling wait ...", or its session was ended
-			p.broken.Store(true)
-		}
-	}
-	conn, err := pgx.ConnectConfig(ctx, cfg)
+	conn, err := s.connectWaiting(ctx, "probe", map[string]string{"statement_timeout": "0"}, &p.broken)
 	if err != nil {
 		return nil, fmt.Errorf("connect for probe: %w", err)
 	}
@@ -44,6 +38,23 @@ func (s *Server) startProbe(ctx context.Context) (*probe, error) {
 		hangUp(conn)
 	}()
 	return p, nil
+}
+
+// connectWaiting opens a connection whose commits wait as a client's do, and notes when the server says that it has cut a
+// wait short.
+func (s *Server) connectWaiting(ctx context.Context, purpose string, settings map[string]string, cut *atomic.Bool) (*pgx.Conn, error) {
+	cfg := s.connConfig(s.database, purpose, settings)
+	cfg.RuntimeParams["synchronous_commit"] = "on"
+	cfg.RuntimeParams["client_min_messages"] = "warning" // or a role's own setting might keep the word from us
+	cfg.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
+		if n.Code == "01000" || n.Code == "57P01" { // "canceling wait ...", or its session was ended
+			cut.Store(true)
+		}
+	}
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	// Whatever the server warned of before is no wait: that the system's collation has changed, for example.
+	cut.Store(false)
+	return conn, err
 }
 
 func (p *probe) running() bool {
