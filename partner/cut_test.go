@@ -2,6 +2,7 @@ package partner
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -138,6 +139,27 @@ func TestStrangerChangesTheWait(t *testing.T) {
 		require.NoError(t, err)
 		require.Contains(t, names, mirrorName(p.session[:8], before, mirror.PartnerB))
 	}
+}
+
+// TestStrangerChangesWhatARestartWaitsFor: a principal that is alone must not acknowledge alone by itself after a restart
+// of its server. Somebody takes the name out of the file that sees to it; it is put there again.
+func TestStrangerChangesWhatARestartWaitsFor(t *testing.T) {
+	p := newPair(t)
+	p.exec(mirror.PartnerA, ledgerTable)
+	p.startWitness()
+	p.start(mirror.PartnerB)
+	p.start(mirror.PartnerA)
+	p.awaitSynchronized(mirror.PartnerA)
+	p.halt(mirror.PartnerB)
+	kept := func(Status) bool {
+		names, err := p.pg[mirror.PartnerA].Psql(t.Context(), "app", `SELECT count(*) FROM pg_file_settings
+			WHERE name = 'synchronous_standby_names' AND setting LIKE '%dbmirror%restart%'`)
+		require.NoError(t, err)
+		return strings.Contains(names, "1")
+	}
+	p.await(mirror.PartnerA, "alone", 10*time.Second, func(st Status) bool { return st.Exposed && st.Serving && kept(st) })
+	p.exec(mirror.PartnerA, "ALTER SYSTEM RESET synchronous_standby_names")
+	p.await(mirror.PartnerA, "as before", 10*time.Second, kept)
 }
 
 // TestFailoverAtDefaults: with the default timing an automatic failover takes at most 13 seconds from the kill.

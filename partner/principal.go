@@ -264,8 +264,9 @@ func (d *dataPath) guard(ctx context.Context, duty mirror.Duty) error {
 		return err
 	}
 	if duty.Wait == mirror.WaitNone {
-		if waiting.Reloaded || waiting.Name != "" {
-			d.have.wait = 0 // somebody's reload brought what is meant for the next restart into force
+		if waiting.Reloaded || waiting.Name != "" || !waiting.RestartWaits {
+			// Somebody's reload brought what is meant for the next restart into force, or somebody took it out of the file.
+			d.have.wait = 0
 		}
 		return nil
 	}

@@ -202,7 +202,8 @@ func (w waiting) proveBlocked(ctx context.Context) error {
 // A reload by somebody else puts it in force as well; Waiting shows that, and calling WaitNone again mends it. If the
 // server crashes within the milliseconds of this call the file may still be without it.
 //
-// Another session's change of the setting takes the name out of the file again; Waiting shows that too.
+// Another session that begins to wait, or leaves, takes the name out of the file again; Waiting shows that too, and
+// calling WaitNone again mends it.
 //
 // Before the release commits are made to wait for some milliseconds, because only a commit that waited and then returned
 // shows that the server has read the file, and that it may be written again. When commits cannot be made to wait within
@@ -222,20 +223,20 @@ func (s *Server) WaitNone(ctx context.Context, persistBlock bool) error {
 	return nil
 }
 
-// waitNone releases commits and then leaves name in the file only.
+// waitNone releases commits and then leaves name in the file only, beside those that other sessions have left there so.
 func (s *Server) waitNone(ctx context.Context, name string) error {
 	var done bool
 	var unproven error
-	err := s.changeWait(ctx, func(w waiting) error {
-		list, err := w.persisted(ctx)
-		if err != nil {
+	var found waitList
+	err := s.changeWait(ctx, func(w waiting) (err error) {
+		if found, err = w.persisted(ctx); err != nil {
 			return err
 		}
-		released := list.inForce().with(w.WaitPrefix(), "")
-		if done, err = w.isPut(ctx, released, list.with(w.WaitPrefix(), name)); err != nil || done {
+		released := found.inForce().with(w.WaitPrefix(), "")
+		if done, err = w.isPut(ctx, released, found.with(w.WaitPrefix(), name)); err != nil || done {
 			return err
 		}
-		if err := w.placeholder(ctx, list); err != nil {
+		if err := w.placeholder(ctx, found); err != nil {
 			return err
 		}
 		patience, cancel := context.WithTimeout(ctx, nonePatience)
@@ -260,7 +261,7 @@ func (s *Server) waitNone(ctx context.Context, name string) error {
 		if err != nil {
 			return err
 		}
-		return w.put(ctx, list.with(w.WaitPrefix(), name), false)
+		return w.put(ctx, list.withRestarts(found).with(w.WaitPrefix(), name), false)
 	})
 }
 

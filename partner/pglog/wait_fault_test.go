@@ -40,6 +40,19 @@ func TestWaitNoneOfTwoSessions(t *testing.T) {
 	require.Empty(t, st.InForce)
 	require.Contains(t, st.Persisted, "dbmirror_abcd1234_restart")
 	require.Contains(t, st.Persisted, "dbmirror_other567_restart")
+
+	// One after the other, too: neither takes out what the other's restart waits for.
+	require.NoError(t, s.WaitRemove(ctx))
+	for range 2 {
+		require.NoError(t, s.WaitNone(ctx, true))
+		require.NoError(t, other.WaitNone(ctx, true))
+	}
+	for _, each := range []*Server{s, other} {
+		st, err := each.Waiting(ctx)
+		require.NoError(t, err)
+		require.Empty(t, st.InForce)
+		require.True(t, st.RestartWaits)
+	}
 }
 
 // A standby that has reported a position beyond the end of the log makes every later commit return at once, whatever

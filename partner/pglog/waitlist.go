@@ -143,7 +143,20 @@ func (l waitList) with(prefix, name string) waitList {
 
 // inForce returns the list without the names that are for the next restart only.
 func (l waitList) inForce() waitList {
-	ours := slices.DeleteFunc(slices.Clone(l.ours), func(n string) bool { return strings.HasSuffix(n, "_"+suffixRestart) })
+	return waitList{ours: slices.DeleteFunc(slices.Clone(l.ours), forRestart), others: l.others}
+}
+
+func forRestart(name string) bool { return strings.HasSuffix(name, "_"+suffixRestart) }
+
+// withRestarts returns the list with the names of an earlier one that are for the next restart only, but for those of
+// sessions that have a name in it.
+func (l waitList) withRestarts(earlier waitList) waitList {
+	ours := slices.Clone(l.ours)
+	for _, name := range earlier.ours {
+		if forRestart(name) && l.own(strings.TrimSuffix(name, suffixRestart)) == "" {
+			ours = append(ours, name)
+		}
+	}
 	return waitList{ours: ours, others: l.others}
 }
 

@@ -76,3 +76,12 @@ func TestWaitListKeepsTheNamesOfOthers(t *testing.T) {
 	require.Empty(t, waitList{}.with("dbmirror_aaaaaaaa_", "").String())
 	require.Equal(t, "dbmirror_aaaaaaaa_7", l.own("dbmirror_aaaaaaaa_"))
 }
+
+func TestWaitListKeepsWhatARestartWaitsFor(t *testing.T) {
+	earlier, err := parseWaitList(`FIRST 4 (dbmirror_aaaaaaaa_7, dbmirror_bbbbbbbb_restart, dbmirror_cccccccc_restart, theirs)`)
+	require.NoError(t, err)
+	now, err := parseWaitList(`FIRST 2 (dbmirror_cccccccc_8, others)`)
+	require.NoError(t, err)
+	require.Equal(t, `FIRST 3 ("dbmirror_cccccccc_8", "dbmirror_bbbbbbbb_restart", "others")`, now.withRestarts(earlier).String())
+	require.Equal(t, now, now.withRestarts(now))
+}
