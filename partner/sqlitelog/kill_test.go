@@ -63,7 +63,8 @@ func liveAndDie(t *testing.T, dir string, point crashpoint.Point, acknowledged m
 		from = max(from, n)
 	}
 	cmd := process.Command(os.Args[0], "-test.run=^TestKill$", "-test.v")
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s:%d:%d", childVariable, dir, point, from))
+	// What it makes for the time of the test it cannot take away when it is killed: that goes with the directory of this one.
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s:%d:%d", childVariable, dir, point, from), "TMPDIR="+dir)
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
