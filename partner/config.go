@@ -46,7 +46,8 @@ type Limits struct {
 	// LogBudget is how much log, in bytes, the principal's server may keep for the mirror. Beyond it the session is
 	// SUSPENDED (log budget), the log is given up and the mirror must be copied anew. Default 16 GiB.
 	LogBudget int64
-	// RedoQueue bounds the mirror's hardened log on disk, in bytes. At the bound the mirror stops reading. Default 16 GiB.
+	// RedoQueue bounds the mirror's hardened log on disk, in bytes. At the bound the mirror stops reading. A transaction
+	// that is larger can never be hardened, which Status.Trouble says then. Default 16 GiB.
 	RedoQueue int64
 	// Grace is how long clients may finish what they do when the principal hands over. Default 500 ms.
 	Grace time.Duration

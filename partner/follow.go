@@ -22,11 +22,12 @@ type follow struct {
 
 	mu struct {
 		sync.Mutex
-		stream  *task
-		redo    *task
-		reader  backend.Stream
-		redoer  backend.Redo
-		retryAt time.Time
+		stream   *task
+		redo     *task
+		reader   backend.Stream
+		redoer   backend.Redo
+		retryAt  time.Time
+		overflow overflow
 	}
 }
 
@@ -79,6 +80,7 @@ func (f *follow) stopStream() {
 	f.mu.Unlock()
 	t.stop() // without the lock: what ends may need it. Whoever else asks waits for the same end.
 	f.d.trouble(tryFollow, nil)
+	f.forgetOverflow()
 }
 
 func (f *follow) stopRedo() {
@@ -296,6 +298,7 @@ func (f *follow) announce(ctx context.Context, log *hardening, reader backend.St
 			}
 		}
 		f.announceRedo()
+		f.lookForOverflow(reader.Status().Stalled)
 		select {
 		case <-ctx.Done():
 			return

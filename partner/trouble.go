@@ -14,6 +14,7 @@ const (
 	tryDuty      = "" // of the database: the error says what
 	tryMirroring = "mirroring cannot go on"
 	tryFollow    = "follow the principal"
+	tryHarden    = "harden the principal's log"
 	tryRedo      = "redo"
 	tryRedoing   = "redo waits"
 	trySample    = "sample the principal's database"

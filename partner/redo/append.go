@@ -32,7 +32,11 @@ func (q *Queue) Append(r Record) error {
 	// The bound does not apply to the beginning of a stream: what the one before it left unfinished may fill the log, and
 	// can be trimmed only when it is known to have come to nothing.
 	if r.Kind != KindAttach && int64(q.appended())+size-int64(q.oldest.Load()) > q.cfg.MaxBytes {
+		q.refused.Store(size)
 		return fmt.Errorf("append %d bytes to redo queue of at most %d: %w", size, q.cfg.MaxBytes, ErrFull)
+	}
+	if q.refused.Load() != 0 {
+		q.refused.Store(0)
 	}
 	if err := q.makeRoom(size); err != nil {
 		return err

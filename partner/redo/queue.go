@@ -33,6 +33,7 @@ type Queue struct {
 	oldest      atomic.Uint64 // Offset of the first frame kept
 	logStart    atomic.Uint64 // Offset of the first frame since the last Reset
 	trimmed     atomic.Uint64 // Offset given to Trim: before it, nothing is needed
+	refused     atomic.Int64  // bytes that the record takes for which there was no room; 0: the last one had it
 	closed      atomic.Bool
 
 	mu struct {
@@ -111,6 +112,22 @@ func (q *Queue) Bytes() int64 {
 	// A Reset between the two loads would show the end of the new log and the beginning of the old, or less than none.
 	trimmed := q.trimmed.Load()
 	return max(0, int64(q.hardenedEnd.Load()-trimmed))
+}
+
+// Unfinished returns how many bytes of log belong to transactions that have not ended, with the record that waits for
+// room, if nothing but these keeps the queue full, and zero otherwise: all that is hardened was read by somebody who waits
+// for more, and what Trim was told is not needed makes no room. It takes for granted that everything up to Hardened is
+// redone. Nothing makes room then: such a transaction is given back when it has ended, and its end is not appended.
+func (q *Queue) Unfinished() int64 {
+	refused := q.refused.Load()
+	q.mu.Lock()
+	read := q.mu.wake != nil // by the end of log that is hardened now: what is hardened next wakes whoever waited here
+	q.mu.Unlock()
+	end := int64(q.hardenedEnd.Load()) + refused
+	if refused == 0 || !read || end-int64(q.oldest.Load()) <= q.cfg.MaxBytes {
+		return 0
+	}
+	return max(0, end-int64(q.trimmed.Load()))
 }
 
 // Close seals the log and gives up the directory. Records that were not hardened are dropped. Waiting readers return

@@ -382,3 +382,37 @@ func patiently(ctx context.Context, queue *redo.Queue, record redo.Record) error
 		}
 	}
 }
+
+// A transaction that is larger than the hardened log may be: redo has done all that there is, the stream waits, and what
+// keeps the log full is that transaction, however often it is sent.
+func TestTransactionLargerThanTheLog(t *testing.T) {
+	l := newLink(t, Config{})
+	must(t, l.a, smallTable)
+	l.seed(t)
+	base := l.queue.Hardened()
+	require.NoError(t, l.queue.Close())
+	var err error
+	l.queue, err = redo.Open(redo.Config{Dir: filepath.Join(t.TempDir(), "small"), SegmentBytes: 1 << 20, MaxBytes: 4 << 20})
+	require.NoError(t, err)
+	require.NoError(t, l.queue.Reset(base))
+	r := l.follow(t)
+	for range 8 {
+		must(t, l.a, "INSERT INTO t (a) VALUES (randomblob(1000000))")
+	}
+	l.same(t, r)
+	require.Zero(t, l.queue.Unfinished())
+	must(t, l.a, "INSERT INTO t (a) VALUES (randomblob(6000000))")
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	limit := time.NewTimer(20 * time.Second)
+	defer limit.Stop()
+	for l.queue.Unfinished() == 0 || !r.stream.Status().Stalled || r.redo.Progress().Flushed != l.queue.Hardened() {
+		select {
+		case <-tick.C:
+		case <-limit.C:
+			t.Fatalf("%d bytes, %+v, %+v", l.queue.Unfinished(), r.stream.Status(), r.redo.Progress())
+		}
+	}
+	require.InDelta(t, 4<<20, l.queue.Unfinished(), 1<<20)
+	r.stop(t)
+}
