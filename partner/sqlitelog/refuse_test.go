@@ -440,3 +440,30 @@ func TestCommitsWaitForTheMirror(t *testing.T) {
 	require.NoError(t, db.WaitRemove(ctx))
 	must(t, db, "INSERT INTO t VALUES (8, 8)")
 }
+
+// However a statement begins that SQLite takes for a rollback to a savepoint, it is taken for one here: what was written
+// into the record before the schema changed is not undone otherwise, and the mirror would have what the principal has not.
+func TestRollbackAfterWhateverIsBlank(t *testing.T) {
+	for _, blank := range []string{"", ";", " \v", "\t\r\n\f ", "-- a\n", "/* a */", "/*/ a */", "/***/;", "\ufeff", "/**/-- a\n \v;"} {
+		p := newPair(t, Config{})
+		must(t, p.a, smallTable)
+		err := p.a.Write(context.Background(), func(conn *sqlite.Conn) error {
+			for _, sql := range []string{"SAVEPOINT s", "INSERT INTO t VALUES (2, 2)", "CREATE INDEX i ON t (a)", "DROP INDEX i"} {
+				if err := runOnce(conn, sql); err != nil {
+					return err
+				}
+			}
+			stmt, rest, err := conn.PrepareTransient(blank + "ROLLBACK TO s")
+			if err != nil {
+				return err
+			}
+			require.Zero(t, rest, "%q", blank)
+			_, err = stmt.Step()
+			return errors.Join(err, stmt.Finalize())
+		})
+		var refused *RefusedError
+		require.ErrorAs(t, err, &refused, "%q", blank)
+		require.Contains(t, refused.What, "rolled back to a savepoint", "%q", blank)
+		p.equal(t)
+	}
+}

@@ -30,10 +30,11 @@ func wordAt(sql string) string {
 	return sql[:end]
 }
 
-// skipBlank removes white space, comments and empty statements from the beginning.
+// skipBlank removes white space, comments and empty statements from the beginning, all that SQLite takes for such: what it
+// runs unseen would not be mirrored. The end of a comment does not begin in its first two characters.
 func skipBlank(sql string) string {
 	for {
-		trimmed := strings.TrimLeft(sql, " \t\r\n\f;\ufeff")
+		trimmed := strings.TrimLeft(sql, " \t\r\n\v\f;\ufeff")
 		switch {
 		case strings.HasPrefix(trimmed, "--"):
 			_, after, found := strings.Cut(trimmed, "\n")
@@ -42,7 +43,7 @@ func skipBlank(sql string) string {
 			}
 			sql = after
 		case strings.HasPrefix(trimmed, "/*"):
-			_, after, found := strings.Cut(trimmed, "*/")
+			_, after, found := strings.Cut(trimmed[2:], "*/")
 			if !found {
 				return ""
 			}
