@@ -103,6 +103,21 @@ func TestBadDirectory(t *testing.T) {
 	}
 }
 
+// TestManyFindings: a partner that does not start for more than a note can tell says to the other one why it does not.
+func TestManyFindings(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	const tables = noteLimit + 10
+	p.exec(mirror.PartnerA, fmt.Sprintf("DO $$BEGIN FOR i IN 1..%d LOOP EXECUTE 'CREATE TABLE loose' || i || ' (a int)'; END LOOP; END$$", tables))
+	other := begin(t, p.config(mirror.PartnerB))
+	err := begin(t, p.config(mirror.PartnerA)).failure()
+	require.Equal(t, tables, strings.Count(err.Error(), "fatal: principal: replica_identity"))
+	st := other.await("aware of why the other one does not run", func(st Status) bool {
+		return strings.Contains(st.Trouble, "partner-a has stopped: preflight: fatal: principal: replica_identity")
+	})
+	require.NotEmpty(t, st.Findings)
+}
+
 type badDirectory struct {
 	name        string
 	spoil       func(t *testing.T, p *pair, cfg Config)

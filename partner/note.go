@@ -127,10 +127,15 @@ func (p *Partner) ownNote() note {
 	p.data.mu.Lock()
 	n.Ready, n.Findings, n.Database = p.data.mu.ready, p.data.mu.findings, p.data.mu.place
 	p.data.mu.Unlock()
-	n.Findings = slices.Clone(n.Findings)
-	slices.SortStableFunc(n.Findings, func(a, b backend.Finding) int { return int(b.Severity) - int(a.Severity) })
-	n.Findings = n.Findings[:min(len(n.Findings), noteLimit)]
+	n.Findings = foremost(n.Findings)
 	return n
+}
+
+// foremost are the gravest findings, as many as a note may have.
+func foremost(all []backend.Finding) []backend.Finding {
+	all = slices.Clone(all)
+	slices.SortStableFunc(all, func(a, b backend.Finding) int { return int(b.Severity) - int(a.Severity) })
+	return all[:min(len(all), noteLimit)]
 }
 
 // exchange tells the other partner what this one has to say, when it changes and every now and then.
@@ -181,7 +186,7 @@ func (p *Partner) farewell(why error) {
 	n := note{Stopped: true, Trouble: why.Error()}
 	if p.data != nil {
 		p.data.mu.Lock()
-		n.Findings = p.data.mu.findings
+		n.Findings = foremost(p.data.mu.findings)
 		p.data.mu.Unlock()
 	}
 	if err := p.tell(ctx, n.encode()); err != nil {
