@@ -104,9 +104,28 @@ const (
 	tailSaved
 )
 
+// lostTail is a tail that was saved. It is saved again, in the place of the first, for as long as what follows it fails:
+// another file each time would fill the disk.
+type lostTail struct {
+	own, seq              mirror.RoleSeq // the reign that it is of, and that of the principal which lacks it
+	fork                  mirror.LSN
+	path                  string
+	transactions, changes int64
+}
+
+// sameTail returns what was saved of the tail before, or where it is to be saved for the first time.
+func (d *dataPath) sameTail(own backend.Reign, fork mirror.LSN, duty mirror.Duty) lostTail {
+	if d.saved.own == own.Seq && d.saved.seq == duty.Seq && d.saved.fork == fork {
+		return d.saved
+	}
+	name := fmt.Sprintf("lost-transactions-%d-%s.jsonl", duty.Seq, time.Now().UTC().Format("20060102T150405"))
+	return lostTail{own: own.Seq, seq: duty.Seq, fork: fork, path: filepath.Join(d.p.cfg.Dir, name)}
+}
+
 // saveTail writes what this server committed after the fork to a file. The file has its name when all of it is on disk.
 func (d *dataPath) saveTail(ctx context.Context, own backend.Reign, fork mirror.LSN, duty mirror.Duty) (tailFate, error) {
-	path := filepath.Join(d.p.cfg.Dir, fmt.Sprintf("lost-transactions-%d-%s.jsonl", duty.Seq, time.Now().UTC().Format("20060102T150405")))
+	saved := d.sameTail(own, fork, duty)
+	path := saved.path
 	unfinished := path + ".unfinished"
 	f, err := os.OpenFile(unfinished, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -134,6 +153,12 @@ func (d *dataPath) saveTail(ctx context.Context, own backend.Reign, fork mirror.
 		return tailUnknown, fmt.Errorf("save the tail after the fork: %w", err)
 	}
 	crashpoint.Hit(crashpoint.LostNamed)
+	known := saved.transactions == tail.Transactions && saved.changes == tail.Changes
+	saved.transactions, saved.changes = tail.Transactions, tail.Changes
+	d.saved = saved
+	if known {
+		return tailSaved, nil
+	}
 	note := fmt.Sprintf("%d transactions with %d changes of %v after %s are not at the principal; saved to %s",
 		tail.Transactions, tail.Changes, tail.Tables, fork, filepath.Base(path))
 	d.p.journal.note(line{Kind: "lost transactions", RoleSeq: uint64(duty.Seq), Reason: mirror.ReasonDiverged.String(), LSN: fork.String(), Note: note})

@@ -21,8 +21,9 @@ type dataPath struct {
 	working  uint64 // number of the wish that is being worked on; owned by the working goroutine
 	beat     *task  // the heartbeat under way; owned by the working goroutine, as is beaten, when it began
 	beaten   time.Time
-	copied   failure // of the latest copy; owned by the working goroutine
-	blamed   bool    // the session was last seen failed; owned by the working goroutine
+	copied   failure // of the latest copy; owned by the working goroutine, as is saved
+	saved    lostTail
+	blamed   bool // the session was last seen failed; owned by the working goroutine
 
 	mu struct {
 		sync.Mutex
