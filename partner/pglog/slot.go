@@ -173,7 +173,13 @@ func (s *Server) watchSlot(ctx context.Context, name string, conn *pgconn.PgConn
 	if _, cancelErr := s.pool.Exec(after, "SELECT pg_cancel_backend($1)", int32(conn.PID())); cancelErr != nil {
 		_ = conn.Conn().Close() // the server is out of reach: end the read that create is in
 	}
-	created := <-done
+	var created error
+	select {
+	case created = <-done:
+	case <-after.Done():
+		_ = conn.Conn().Close() // its process does not take the cancel; it finds out when it goes on
+		created = <-done
+	}
 	err = errors.Join(err, s.DropSlot(after, name))
 	if created == nil || len(blockers) == 0 {
 		return errors.Join(fmt.Errorf("make slot %s: %w", name, context.Cause(watch)), created, err)

@@ -2,7 +2,10 @@ package pglog
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -185,6 +188,41 @@ func TestSlotIsBlocked(t *testing.T) {
 		require.NoError(t, srv.Kill())
 		require.Error(t, <-done)
 		require.Less(t, time.Since(began), slotPatience)
+	})
+}
+
+// A process that makes a slot and does not listen is not waited for: whoever wants to close the database waits behind it.
+func TestSlotOfAProcessThatDoesNotListen(t *testing.T) {
+	t.Parallel()
+	srv, s := adminServer(t, nil)
+	ctx := adminContext(t)
+	blocker := adminClient(t, srv.DSN("postgres"))
+	_, err := blocker.Exec(ctx, "BEGIN; SELECT pg_current_xact_id()")
+	require.NoError(t, err)
+	making, giveUp := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.CreateSlot(making, "s1")
+		done <- err
+	}()
+	adminEventually(t, "it waits", func() bool { list, err := s.SlotBlockers(ctx, "s1"); return err == nil && len(list) == 1 })
+	st, err := s.Slot(ctx, "s1")
+	require.NoError(t, err)
+	require.NoError(t, syscall.Kill(int(st.ActivePID), syscall.SIGSTOP))
+	thaw := sync.OnceValue(func() error { return syscall.Kill(int(st.ActivePID), syscall.SIGCONT) })
+	defer thaw()
+	giveUp()
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		require.Fail(t, "it hangs")
+	}
+	var blocked *SlotBlockedError
+	require.ErrorAs(t, err, &blocked)
+	require.NoError(t, thaw())
+	adminEventually(t, "the half-made slot goes with its process", func() bool {
+		_, err := s.Slot(ctx, "s1")
+		return errors.Is(err, ErrNoSlot)
 	})
 }
 
