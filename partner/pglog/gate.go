@@ -195,6 +195,12 @@ func (s *Server) narrowGate(ctx context.Context, g mirror.Gate, grace time.Durat
 	if err := s.writeGate(ctx, g, deadline); err != nil {
 		return err
 	}
+	if g == mirror.GateClosed {
+		// At once: whoever is still starting may take long, or never come to an end.
+		if err := s.endClients(ctx, deadline); err != nil {
+			return err
+		}
+	}
 	old, err := s.settledSessions(ctx)
 	if err != nil {
 		return err

@@ -3,6 +3,8 @@ package pglog
 import (
 	"context"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -119,6 +121,48 @@ func TestGateIsHeldByAPreparedTransaction(t *testing.T) {
 	p, err = s.SetGate(ctx, mirror.GateClosed, 0)
 	require.NoError(t, err)
 	require.Zero(t, p.Writers)
+}
+
+// A session that is starting and does not come to an end keeps the gate from being proven closed. It keeps nobody else in.
+func TestGateEndsSessionsWhileOneIsStuckStarting(t *testing.T) {
+	t.Parallel()
+	srv, s := adminServer(t, nil)
+	dsn := srv.DSN("app")
+	gateUsers(t, dsn)
+	ctx := adminContext(t)
+	client := adminClient(t, clientDSN(t, dsn, "ordinary"))
+	connected := make(chan struct{})
+	go func() {
+		defer close(connected)
+		if conn, err := pgx.Connect(ctx, clientDSN(t, dsn, "ordinary", "options", "-c post_auth_delay=60")); err == nil {
+			hangUp(conn)
+		}
+	}()
+	var stuck int
+	adminEventually(t, "it is starting", func() bool {
+		starting, err := s.starting(ctx)
+		require.NoError(t, err)
+		for pid := range starting {
+			stuck = int(pid)
+		}
+		return stuck != 0
+	})
+	require.NoError(t, syscall.Kill(stuck, syscall.SIGSTOP))
+	thaw := sync.OnceValue(func() error { return syscall.Kill(stuck, syscall.SIGCONT) })
+	defer thaw()
+	closing, giveUp := context.WithCancel(ctx)
+	closed := make(chan error, 1)
+	go func() {
+		_, err := s.SetGate(closing, mirror.GateClosed, 0)
+		closed <- err
+	}()
+	adminEventually(t, "the client is ended", func() bool { return client.Ping(ctx) != nil })
+	giveUp()
+	require.ErrorContains(t, <-closed, "sessions that start")
+	require.NoError(t, thaw())
+	_, err := s.SetGate(ctx, mirror.GateClosed, 0)
+	require.NoError(t, err)
+	<-connected
 }
 
 // What a look at the gate shows of those who write, and what a look costs.
