@@ -254,21 +254,23 @@ func (d *dataPath) fence(ctx context.Context) error {
 		return err
 	}
 	if gate == mirror.GateOpen {
-		waiting, err := d.database.Waiting(ctx)
-		if err != nil {
-			return err
-		}
-		if waiting.Name == "" && waiting.RestartWaits {
-			// Within bounds: a server that is slow to block commits must be closed all the same.
-			blocking, cancel := context.WithTimeout(ctx, blockTimeout)
-			err := d.database.WaitBlock(blocking)
-			cancel()
-			if err != nil && ctx.Err() == nil {
-				d.p.cfg.Logger.Warn("commits could not be blocked before the database is closed", "error", err)
-			}
+		// A server that is slow to block commits, or does not let us look, must be closed all the same.
+		if err := d.block(ctx); err != nil && ctx.Err() == nil {
+			d.p.cfg.Logger.Warn("commits could not be blocked before the database is closed", "error", err)
 		}
 	}
 	return d.gate(ctx, mirror.GateClosed, 0)
+}
+
+// block lets no commit return, if they return alone now.
+func (d *dataPath) block(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, blockTimeout)
+	defer cancel()
+	waiting, err := d.database.Waiting(ctx)
+	if err != nil || waiting.Name != "" || !waiting.RestartWaits {
+		return err
+	}
+	return d.database.WaitBlock(ctx)
 }
 
 // blockTimeout is how long a fence waits for commits to be blocked before it closes the database.

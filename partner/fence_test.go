@@ -1,0 +1,51 @@
+package partner
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/partner/backend"
+	"github.com/f19126b3/dbmirror/partner/pglog"
+	"github.com/f19126b3/dbmirror/partner/pgtest"
+)
+
+// TestFenceOfAFullServer: a server that takes no further connection, and so does not show whom commits wait for, is
+// closed all the same.
+func TestFenceOfAFullServer(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	pg := pgtest.New(t, map[string]string{"max_connections": "15"})
+	b, err := pglog.New(pglog.Config{DSN: pglog.Secret(pg.DSN("app")), PeerDSN: pglog.Secret(pg.DSN("postgres"))})
+	require.NoError(t, err)
+	db, err := b.Open(ctx, backend.Env{Session: "0123456789abcdef0123456789abcdef", Dir: t.TempDir(), Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	t.Cleanup(db.Close)
+	require.NoError(t, db.Prepare(ctx))
+	client, err := pgx.Connect(ctx, pg.DSN("app"))
+	require.NoError(t, err)
+	defer client.Close(ctx)
+	for {
+		other, err := pgx.Connect(ctx, pg.DSN("postgres"))
+		if err != nil {
+			require.ErrorContains(t, err, "too many clients")
+			break
+		}
+		defer other.Close(ctx)
+	}
+	_, err = db.Waiting(ctx)
+	require.ErrorContains(t, err, "too many clients")
+
+	d := newDataPath(&Partner{cfg: Config{Logger: slog.New(slog.DiscardHandler)}})
+	d.database = db
+	require.NoError(t, d.fence(ctx))
+	require.Error(t, client.Ping(ctx), "its sessions are ended")
+	gate, err := db.Gate(ctx)
+	require.NoError(t, err)
+	require.Equal(t, mirror.GateClosed, gate)
+}
