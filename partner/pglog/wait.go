@@ -265,24 +265,33 @@ func (s *Server) waitNone(ctx context.Context, name string) error {
 	})
 }
 
-// WaitRemove takes the session's names out of the setting for good, and returns when a commit has returned. A setting
-// that then equals the operator's own line in postgresql.conf is reset, so that his later changes count again.
+// WaitRemove takes the session's names out of the setting for good, and returns when a commit has returned, or at once
+// when there are none: whatever commits wait for then is not ours. A setting that then equals the operator's own line in
+// postgresql.conf is reset, so that his later changes count again.
 func (s *Server) WaitRemove(ctx context.Context) error {
 	if err := s.wait.take(ctx); err != nil {
 		return fmt.Errorf("stop waiting for a mirror: %w", err)
 	}
 	defer s.wait.give()
+	var none bool
 	err := s.changeWait(ctx, func(w waiting) error {
 		value, operator, err := w.files(ctx)
 		if err != nil {
 			return err
 		}
-		list, err := parseWaitList(value)
+		shown, err := w.shown(ctx)
 		if err != nil {
-			if strings.Contains(strings.ToLower(value), w.WaitPrefix()) {
-				return err
-			}
-			return nil // none of ours is in it
+			return err
+		}
+		if none = !w.hasOurs(value) && !w.hasOurs(shown); none {
+			return nil
+		}
+		list, err := parseWaitList(value)
+		if err != nil && w.hasOurs(value) {
+			return err
+		}
+		if err != nil { // somebody has changed the file and not reloaded it
+			return w.reload(ctx)
 		}
 		rest := list.inForce().with(w.WaitPrefix(), "")
 		// A line that cannot be joined is not what is in force, so it is not what goes on.
@@ -291,13 +300,18 @@ func (s *Server) WaitRemove(ctx context.Context) error {
 		}
 		return w.put(ctx, rest, true)
 	})
-	if err == nil {
+	if err == nil && !none {
 		err = s.proveReturned(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("stop waiting for a mirror: %w", err)
 	}
 	return nil
+}
+
+// hasOurs is true of every value with one of this session's names in it, however it is composed.
+func (s *Server) hasOurs(value string) bool {
+	return strings.Contains(strings.ToLower(value), s.WaitPrefix())
 }
 
 // files reads the setting from the server's files: as it counts, and as the operator's own files have it. What is in
@@ -327,12 +341,17 @@ func (w waiting) isPut(ctx context.Context, inForce, persisted waitList) (bool, 
 	if err != nil {
 		return false, err
 	}
-	// The connection is younger than the lock: the server process that all others come from had this value.
-	var shown string
-	if err := w.conn.QueryRow(ctx, "SHOW synchronous_standby_names").Scan(&shown); err != nil {
-		return false, fmt.Errorf("read synchronous_standby_names: %w", err)
+	shown, err := w.shown(ctx)
+	return value == persisted.String() && shown == inForce.String(), err
+}
+
+// shown is what the server runs with: the connection is younger than the lock, and the server process that all others
+// come from had this value.
+func (w waiting) shown(ctx context.Context) (value string, err error) {
+	if err := w.conn.QueryRow(ctx, "SHOW synchronous_standby_names").Scan(&value); err != nil {
+		return "", fmt.Errorf("read synchronous_standby_names: %w", err)
 	}
-	return value == persisted.String() && shown == inForce.String(), nil
+	return value, nil
 }
 
 func (w waiting) put(ctx context.Context, list waitList, reload bool) error {
@@ -351,6 +370,10 @@ func (w waiting) run(ctx context.Context, alter string, reload bool) error {
 		return nil
 	}
 	crashpoint.Hit(crashpoint.WaitWritten)
+	return w.reload(ctx)
+}
+
+func (w waiting) reload(ctx context.Context) error {
 	if _, err := w.conn.Exec(ctx, "SELECT pg_reload_conf()"); err != nil {
 		return fmt.Errorf("reload the server's settings: %w", err)
 	}

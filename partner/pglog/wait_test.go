@@ -342,6 +342,33 @@ func TestWaitKeepsTheOperatorsStandbys(t *testing.T) {
 	require.NoError(t, s.WaitRemove(ctx), "nothing of ours is in it")
 }
 
+// Who leaves does not wait for the operator's standbys: a mirror follows though one of those is away.
+func TestWaitRemoveWhereOthersAreWaitedFor(t *testing.T) {
+	t.Parallel()
+	srv, s := adminServer(t, map[string]string{"synchronous_standby_names": "absent"})
+	ctx := adminContext(t)
+	require.NoError(t, s.WaitRemove(ctx), "none of ours is in it")
+	leave := func(inForce string) {
+		leaving, giveUp := context.WithCancel(ctx)
+		left := make(chan error, 1)
+		go func() { left <- s.WaitRemove(leaving) }()
+		adminEventually(t, "it was taken out, which cannot be proven", func() bool {
+			st, err := s.Waiting(ctx)
+			require.NoError(t, err)
+			return st.InForce == inForce
+		})
+		giveUp()
+		require.Error(t, <-left)
+		require.NoError(t, s.WaitRemove(ctx))
+	}
+	require.NoError(t, s.WaitBlock(ctx))
+	leave("absent")
+	require.NoError(t, s.WaitBlock(ctx))
+	// Somebody is in the middle of changing it to what cannot be joined.
+	adminExec(t, srv.DSN("app"), "ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (absent, more)'")
+	leave("ANY 1 (absent, more)")
+}
+
 func TestAbuseS7WaitMirrorRefusesForeignWalsender(t *testing.T) {
 	t.Parallel()
 	_, s, dsn := waitServer(t)
