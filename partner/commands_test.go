@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/f19126b3/dbmirror/mirror"
@@ -190,6 +191,29 @@ func TestLogBudget(t *testing.T) {
 	p.command("resume", func() error { return a.Resume(t.Context()) })
 	p.awaitSynchronized(mirror.PartnerA)
 	p.awaitEqual()
+}
+
+// TestLogBudgetWhileCommitsHang: the operator's own standby is away, and commits that the session lets go wait for that one.
+// People are told, and the budget holds all the same.
+func TestLogBudgetWhileCommitsHang(t *testing.T) {
+	p := newPair(t)
+	p.edit = func(c *Config) { c.Limits.LogBudget = 4 << 20 }
+	p.exec(mirror.PartnerA, ledgerTable)
+	p.startWitness()
+	p.start(mirror.PartnerB)
+	p.start(mirror.PartnerA)
+	p.awaitSynchronized(mirror.PartnerA)
+	p.halt(mirror.PartnerB)
+	p.await(mirror.PartnerA, "exposed", 10*time.Second, func(st Status) bool { return st.Exposed && st.Waiting == "" })
+	p.exec(mirror.PartnerA, "ALTER SYSTEM SET synchronous_standby_names = 'absent'")
+	p.exec(mirror.PartnerA, "SELECT pg_reload_conf()")
+	p.await(mirror.PartnerA, "in trouble", 60*time.Second, func(st Status) bool {
+		return strings.Contains(st.Trouble, "let commits go on alone") && strings.Contains(st.Trouble, "another standby")
+	})
+	p.exec(mirror.PartnerA, "SET synchronous_commit = local; INSERT INTO ledger(id) SELECT generate_series(1, 60000)", pgx.QueryExecModeSimpleProtocol)
+	p.await(mirror.PartnerA, "over its budget", 60*time.Second, func(st Status) bool {
+		return st.Record.Suspended && st.Record.Why == mirror.ReasonLogBudget && st.Retained == 0
+	})
 }
 
 // TestWithoutWitness: high safety without a witness. The principal serves alone when its mirror is lost; nothing is

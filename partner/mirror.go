@@ -74,7 +74,9 @@ func (d *dataPath) removeNames(ctx context.Context) error {
 	if d.have.removed || d.have.gate != mirror.GateClosed && d.have.gate != mirror.GateReadOnly {
 		return nil
 	}
-	if err := d.database.WaitRemove(ctx); err != nil {
+	removing, cancel := context.WithTimeout(ctx, releaseTimeout)
+	defer cancel()
+	if err := d.database.WaitRemove(removing); err != nil {
 		return err
 	}
 	d.have.removed = true

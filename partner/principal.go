@@ -26,7 +26,7 @@ func (d *dataPath) principal(ctx context.Context, duty mirror.Duty) error {
 		}
 	}
 	if err := d.wait(ctx, duty); err != nil {
-		return err
+		return errors.Join(err, d.watch(ctx, duty)) // log is kept for the mirror meanwhile, and fills the disk
 	}
 	if err := d.promote(ctx, duty); err != nil {
 		return err
@@ -72,7 +72,9 @@ func (d *dataPath) wait(ctx context.Context, duty mirror.Duty) error {
 			return nil
 		}
 		d.have.wait = 0
-		if err := d.database.WaitNone(ctx); err != nil {
+		releasing, cancel := context.WithTimeout(ctx, releaseTimeout)
+		defer cancel()
+		if err := d.database.WaitNone(releasing); err != nil {
 			return fmt.Errorf("let commits go on alone: %w", err)
 		}
 		d.have.wait = mirror.WaitNone
@@ -105,6 +107,10 @@ func (d *dataPath) wait(ctx context.Context, duty mirror.Duty) error {
 // proveTimeout is how long commits may go on returning before that is told to people and everything else is looked at
 // again. A server that is busy with a checkpoint needs more than one try.
 const proveTimeout = 5 * time.Second
+
+// releaseTimeout is the same for commits that go on waiting, as they do for a standby that is not ours. It is longer than
+// what a backend needs that cannot see them wait before.
+const releaseTimeout = 2 * proveTimeout
 
 // resumeWaiting finds out whether the server waits as a former life of this program told it to.
 func (d *dataPath) resumeWaiting(ctx context.Context, duty mirror.Duty, record mirror.Record, name string) error {
