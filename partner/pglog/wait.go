@@ -314,15 +314,26 @@ func (s *Server) hasOurs(value string) bool {
 	return strings.Contains(strings.ToLower(value), s.WaitPrefix())
 }
 
+// errBrokenFiles is wrapped by what is returned where the server's files have an error for which it takes over nothing of
+// them: what it would read in them is not known then, and what is written there does not come into force.
+var errBrokenFiles = errors.New("the server takes over no settings, nor would it start again")
+
 // files reads the setting from the server's files: as it counts, and as the operator's own files have it. What is in
 // force may lag behind, and may leave out a name for the next restart.
 func (w waiting) files(ctx context.Context) (value, operator string, err error) {
+	var wrong string
 	err = w.conn.QueryRow(ctx, `
-		SELECT coalesce((SELECT setting FROM pg_file_settings WHERE name = 'synchronous_standby_names' ORDER BY seqno DESC LIMIT 1), ''),
-			coalesce((SELECT setting FROM pg_file_settings WHERE name = 'synchronous_standby_names'
-				AND sourcefile NOT LIKE '%postgresql.auto.conf' ORDER BY seqno DESC LIMIT 1), '')`).Scan(&value, &operator)
+		WITH f AS MATERIALIZED (SELECT * FROM pg_file_settings),
+		own AS (SELECT * FROM f WHERE name = 'synchronous_standby_names' ORDER BY seqno DESC)
+		SELECT coalesce((SELECT setting FROM own LIMIT 1), ''),
+			coalesce((SELECT setting FROM own WHERE sourcefile NOT LIKE '%postgresql.auto.conf' LIMIT 1), ''),
+			coalesce((SELECT format('%s, line %s: %s', sourcefile, sourceline, concat_ws(' ', error, name)) FROM f WHERE error IS NOT NULL
+				AND NOT EXISTS (SELECT FROM f WHERE applied) ORDER BY seqno LIMIT 1), '')`).Scan(&value, &operator, &wrong)
 	if err != nil {
 		return "", "", fmt.Errorf("read the server's files: %w", err)
+	}
+	if wrong != "" {
+		return "", "", fmt.Errorf("%w: %s: correct that", errBrokenFiles, wrong)
 	}
 	return value, operator, nil
 }

@@ -1,8 +1,10 @@
 package pglog
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"sync"
 	"syscall"
 	"testing"
@@ -242,6 +244,40 @@ func TestWaitBlockEndsWithTheContext(t *testing.T) {
 	require.Less(t, took, 1500*time.Millisecond)
 	require.NoError(t, thaw())
 	require.NoError(t, s.WaitBlock(ctx))
+}
+
+// One line in its files that the server cannot read keeps it from taking over any setting, and from starting again. That
+// is said at once; nothing is written over what cannot be read, and nobody takes it for a change of the setting.
+func TestWaitWhereTheServersFilesAreBroken(t *testing.T) {
+	t.Parallel()
+	_, s, dsn := waitServer(t)
+	ctx := adminContext(t)
+	adminExec(t, dsn, "ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (theirs)'")
+	_, err := s.WaitMirror(ctx, mirrorA)
+	require.NoError(t, err)
+	path := adminValue[string](t, s, "SELECT current_setting('config_file')")
+	whole, err := os.ReadFile(path)
+	require.NoError(t, err)
+	add := func(line string) {
+		require.NoError(t, os.WriteFile(path, append(bytes.Clone(whole), []byte("\n"+line+"\n")...), 0o600))
+	}
+	for line, cause := range map[string]string{"this is = no setting": "syntax error", "no_such_setting = 1": "no_such_setting"} {
+		add(line)
+		for _, err := range []error{s.WaitNone(ctx, true), s.WaitBlock(ctx), s.WaitRemove(ctx)} {
+			require.ErrorIs(t, err, errBrokenFiles)
+			require.ErrorContains(t, err, "postgresql.conf, line ")
+			require.ErrorContains(t, err, cause)
+		}
+		st, err := s.Waiting(ctx)
+		require.NoError(t, err)
+		require.Equal(t, mirrorA, st.Name)
+		require.True(t, st.RestartWaits)
+	}
+	add("work_mem = lots") // only what is not valid is left out
+	require.NoError(t, s.WaitBlock(ctx))
+	st, err := s.Waiting(ctx)
+	require.NoError(t, err)
+	require.Equal(t, `FIRST 2 ("dbmirror_abcd1234_closed", "theirs")`, st.InForce)
 }
 
 // A program that was lost while it held the lock is not waited for once the server knows; one that lost the lock writes

@@ -2,6 +2,7 @@ package pglog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -28,14 +29,14 @@ type Walsender struct {
 // change it do.
 type Waiting struct {
 	InForce   string // synchronous_standby_names as sessions that begin now have it
-	Persisted string // as a server that restarts now will have it
+	Persisted string // as a server that restarts now will have it, empty for one that would not start
 	// Name is the session's own name in force, that of a mirror or of nobody, or empty.
 	Name string
 	// Blocked is true when that is a name which nobody bears: no commit returns.
 	Blocked bool
 	// Reloaded is true when the name for the next restart has come into force by a reload of somebody else.
 	Reloaded bool
-	// RestartWaits is true when a restarted server makes commits wait for this session.
+	// RestartWaits is true when a restarted server makes commits wait for this session, or would not start at all.
 	RestartWaits bool
 	Walsenders   []Walsender
 	// Foreign counts the walsenders that can release commits in the mirror's place: those of the name in force that read no
@@ -59,7 +60,9 @@ func (s *Server) Waiting(ctx context.Context) (Waiting, error) {
 		return Waiting{}, fmt.Errorf("read wait: %w", err)
 	}
 	w := waiting{Server: s, conn: conn}
-	if st.Persisted, _, err = w.files(ctx); err != nil {
+	st.Persisted, _, err = w.files(ctx)
+	stuck := errors.Is(err, errBrokenFiles)
+	if err != nil && !stuck {
 		return Waiting{}, fmt.Errorf("read wait: %w", err)
 	}
 	// One that ends is there for a moment longer than the log it has read, and than the connection that follows it.
@@ -76,6 +79,7 @@ func (s *Server) Waiting(ctx context.Context) (Waiting, error) {
 	if err != nil {
 		return Waiting{}, fmt.Errorf("read wait: %w", err)
 	}
+	st.RestartWaits = st.RestartWaits || stuck
 	return st, nil
 }
 
