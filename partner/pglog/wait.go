@@ -324,7 +324,7 @@ func (w waiting) files(ctx context.Context) (value, operator string, err error) 
 	var wrong string
 	err = w.conn.QueryRow(ctx, `
 		WITH f AS MATERIALIZED (SELECT * FROM pg_file_settings),
-		own AS (SELECT * FROM f WHERE name = 'synchronous_standby_names' ORDER BY seqno DESC)
+		own AS (SELECT * FROM f WHERE lower(name) = 'synchronous_standby_names' ORDER BY seqno DESC)
 		SELECT coalesce((SELECT setting FROM own LIMIT 1), ''),
 			coalesce((SELECT setting FROM own WHERE sourcefile NOT LIKE '%postgresql.auto.conf' LIMIT 1), ''),
 			coalesce((SELECT format('%s, line %s: %s', sourcefile, sourceline, concat_ws(' ', error, name)) FROM f WHERE error IS NOT NULL

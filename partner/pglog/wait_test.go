@@ -342,6 +342,17 @@ func TestWaitKeepsTheOperatorsStandbys(t *testing.T) {
 	require.NoError(t, s.WaitRemove(ctx), "nothing of ours is in it")
 }
 
+// PostgreSQL does not care how the operator writes the name of the setting.
+func TestWaitKeepsWhatIsWrittenInCapitals(t *testing.T) {
+	t.Parallel()
+	_, s := adminServer(t, map[string]string{"Synchronous_Standby_Names": "theirs"})
+	ctx := adminContext(t)
+	require.NoError(t, s.WaitBlock(ctx))
+	st, err := s.Waiting(ctx)
+	require.NoError(t, err)
+	require.Equal(t, `FIRST 2 ("dbmirror_abcd1234_closed", "theirs")`, st.InForce)
+}
+
 // Who leaves does not wait for the operator's standbys: a mirror follows though one of those is away.
 func TestWaitRemoveWhereOthersAreWaitedFor(t *testing.T) {
 	t.Parallel()
