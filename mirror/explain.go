@@ -58,7 +58,7 @@ func (s *Session) explainMirror() []Condition {
 		{"this mirror is fit to serve", fit == ReasonNone, fit.String(), 0, fitMend(fit)},
 	}
 	if s.hard.Record.HasWitness() {
-		conditions = append(conditions, s.explainVoucher(p, there))
+		conditions = append(conditions, s.explainVoucher())
 	}
 	return conditions
 }
@@ -74,8 +74,8 @@ func fitMend(why Reason) string {
 }
 
 // explainVoucher: a witness that hears the principal vouches for it. What one that is not connected hears is unknown.
-func (s *Session) explainVoucher(principal Server, there bool) Condition {
-	vouched := !there && s.peers[Witness].sees&(1<<principal) != 0
+func (s *Session) explainVoucher() Condition {
+	vouched := s.witnessHears()
 	c := Condition{"witness has lost the principal", !vouched, seen(vouched), s.peers[Witness].silent, "nothing: the witness hears the principal"}
 	if !s.linked(Witness) {
 		c.Met, c.Value, c.Mend = false, "unknown: the witness is not connected", "start the witness, and see that it can be reached"

@@ -13,6 +13,17 @@ func (s *Session) advanceMirror() {
 // automatic says what stands against an automatic failover now; ReasonNone begins one. Whether it is allowed is decided
 // by the voters; this decides when to try.
 func (s *Session) automatic() Reason {
+	if why := s.orphaned(); why != ReasonNone {
+		return why
+	}
+	if s.witnessHears() {
+		return ReasonPrincipalConnected
+	}
+	return s.fit()
+}
+
+// orphaned says what stands against an automatic failover by what this mirror hears itself.
+func (s *Session) orphaned() Reason {
 	r := s.hard.Record
 	principal := s.peers[r.Principal]
 	switch {
@@ -32,10 +43,20 @@ func (s *Session) automatic() Reason {
 		return ReasonLease
 	case !s.linked(Witness):
 		return ReasonNoWitness
-	case s.peers[Witness].sees&(1<<r.Principal) != 0 && !s.linked(r.Principal):
-		return ReasonPrincipalConnected // the witness still hears it
 	}
-	return s.fit()
+	return ReasonNone
+}
+
+// witnessHears says whether the witness, when it was last heard, still heard a principal that is silent here.
+func (s *Session) witnessHears() bool {
+	principal := s.hard.Record.Principal
+	return s.peers[Witness].sees&(1<<principal) != 0 && !s.linked(principal)
+}
+
+// waitsForWitness: nothing but what the witness said last stands against an automatic failover, and that may be as old as
+// a ping.
+func (s *Session) waitsForWitness() bool {
+	return s.role() == RoleMirror && s.claim.How == ElectionNone && s.orphaned() == ReasonNone && s.fit() == ReasonNone && s.witnessHears()
 }
 
 // fit says why this mirror could not serve now.

@@ -274,3 +274,55 @@ func TestRemovedWitnessGrantsNothing(t *testing.T) {
 	require.Equal(t, MessageRefuse, fx.Send[0].Kind)
 	require.Equal(t, ReasonNotMember, fx.Send[0].Reason)
 }
+
+// TestWitnessIsAskedAtEachTick: what the witness said last may be as old as a ping. Where nothing else stands against an
+// automatic failover the mirror asks it at each tick, and only then.
+func TestWitnessIsAskedAtEachTick(t *testing.T) {
+	const timeout, ping = 20, 5
+	orphan := func(t *testing.T) *Session {
+		hard := HardState{Self: PartnerB, Incarnation: 21, Promised: 3, Record: inSyncRecord(), Aligned: 3}
+		s, err := New(Config{Self: PartnerB, Incarnation: 21, Timing: Timing{Ping: ping, Timeout: timeout, Lease: 10}}, hard)
+		require.NoError(t, err)
+		s.starting, s.streamIdle, s.databaseUp = 0, timeout, true
+		s.heard(Witness)
+		s.peers[Witness].incarnation, s.peers[Witness].sees = 31, 1<<PartnerA
+		s.peers[PartnerA].silent = timeout
+		return s
+	}
+	asked := func(t *testing.T, s *Session) (n int) {
+		for range ping {
+			fx, err := s.Step(Event{Kind: EventTicked})
+			require.NoError(t, err)
+			require.False(t, fx.Halt, "the witness hears the principal")
+			for _, m := range fx.Send {
+				if m.To == Witness {
+					require.Equal(t, MessagePing, m.Kind)
+					n++
+				}
+			}
+		}
+		return n
+	}
+	s := orphan(t)
+	require.Equal(t, ping, asked(t, s))
+	fx, err := s.Step(Event{Kind: EventReceived, Message: Message{Kind: MessagePong, From: Witness, To: PartnerB, Incarnation: 31,
+		Promised: 3, Record: s.hard.Record, Sees: 1 << PartnerB}})
+	require.NoError(t, err)
+	require.True(t, fx.Halt, "the election has begun")
+
+	for name, stands := range map[string]func(*Session){
+		"principal heard": func(s *Session) { s.heard(PartnerA) },
+		"stream heard":    func(s *Session) { s.streamIdle = 0 },
+		"promise":         func(s *Session) { s.promise = promise{PartnerA, timeout} },
+		"not in sync":     func(s *Session) { s.hard.Record.InSync = false },
+		"safety off":      func(s *Session) { s.hard.Record.Safety, s.hard.Record.InSync = SafetyOff, false },
+		"database down":   func(s *Session) { s.databaseUp = false },
+		"seeding":         func(s *Session) { s.hard.Dirty = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := orphan(t)
+			stands(s)
+			require.Equal(t, 1, asked(t, s))
+		})
+	}
+}

@@ -21,8 +21,11 @@ func (s *Session) onTick(Event) error {
 	s.tickPassing()
 	s.tickClaim()
 	s.tickHandover()
-	if t.Ping <= 1 || s.now%t.Ping == 0 {
+	switch {
+	case t.Ping <= 1 || s.now%t.Ping == 0:
 		s.repeat()
+	case s.waitsForWitness():
+		s.send(s.Ping(Witness))
 	}
 	return nil
 }
