@@ -188,6 +188,7 @@ func (f *follow) startStream(ctx context.Context, duty mirror.Duty, st mirror.St
 	}
 	reader, err := f.d.database.Follow(backend.Source{
 		Reign: reign, Name: mirrorName(f.d.p.short(), st.Record, f.d.p.cfg.Self), Silence: f.silence(),
+		Waited: func() bool { return f.d.p.host.Status().Record.Safety == mirror.SafetyFull },
 	})
 	if err != nil {
 		return err

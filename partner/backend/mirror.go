@@ -33,6 +33,9 @@ type Source struct {
 	Name  string // of this mirror: its reports release the commits that wait for this name
 	// Silence is how long either side goes on without hearing from the other, from one second.
 	Silence time.Duration
+	// Waited says whether commits at the principal may be waiting for what is hardened here; where none does, log may gather
+	// for some milliseconds. Nil: they may. It does not block.
+	Waited func() bool
 }
 
 // Log is the hardened log as a stream writes it. One goroutine may use it.

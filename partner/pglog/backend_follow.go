@@ -15,7 +15,7 @@ import (
 func (d *database) Follow(from backend.Source) (backend.Stream, error) {
 	s, err := NewStream(StreamConfig{
 		DSN: d.cfg.PeerDSN, Slot: from.Reign.Log, Publication: Publication, SystemID: from.Reign.Origin, Seq: from.Reign.Seq,
-		ApplicationName: from.Name, Silence: from.Silence,
+		ApplicationName: from.Name, Silence: from.Silence, Waited: from.Waited,
 	})
 	if err != nil {
 		return nil, err

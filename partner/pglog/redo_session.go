@@ -250,8 +250,8 @@ func (s *redoSession) next(ctx context.Context, reader *redo.Reader) (redo.Recor
 }
 
 // gatherFor is the least time from one small batch to the next. Redo shares processors and disk with what commits wait
-// for: one transaction here for each of the principal's would slow them all, and a reader does not see 10 ms.
-const gatherFor = 10 * time.Millisecond
+// for: one transaction here for each of the principal's would slow them all. More than 30 ms gains little.
+const gatherFor = 30 * time.Millisecond
 
 // gather lets more join what is pending, and tells whether it waited. Whoever waits for redo is not kept waiting.
 func (s *redoSession) gather(ctx context.Context) bool {

@@ -43,6 +43,9 @@ type StreamConfig struct {
 	// sign of life. Default 30 s, at least 20 times StatusEvery.
 	Silence time.Duration
 
+	// Waited says whether commits may be waiting for what is hardened here: see backend.Source. Nil: they may.
+	Waited func() bool
+
 	// Dial connects to the server; nil uses the network.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
@@ -53,6 +56,9 @@ func (c StreamConfig) withDefaults() StreamConfig {
 	}
 	if c.Silence == 0 {
 		c.Silence = 30 * time.Second
+	}
+	if c.Waited == nil {
+		c.Waited = func() bool { return true }
 	}
 	return c
 }

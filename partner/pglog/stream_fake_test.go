@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -38,6 +39,7 @@ type fakeServer struct {
 	statuses chan fakeStatus // what the client reported
 	goodbye  chan struct{}   // closed when the client has left
 	polite   bool            // it said so
+	unwaited atomic.Bool     // no commit waits
 }
 
 type fakeStatus struct {
@@ -311,6 +313,7 @@ func testConfig(f *fakeServer) StreamConfig {
 	return StreamConfig{
 		DSN:  "postgres://mirror:topsecret@127.0.0.1:5432/app?sslmode=disable",
 		Slot: "dbmirror_1", Publication: `odd "name`, ApplicationName: "dbmirror-a1", Seq: testSeq, Dial: f.dial,
+		Waited: func() bool { return !f.unwaited.Load() },
 	}
 }
 

@@ -46,6 +46,7 @@ type readLoop struct {
 	reported   time.Time
 	heard      time.Time
 	gathering  gathering
+	filled     int       // bytes that the last read brought
 	asked      time.Time // when the server was asked for a sign of life; zero if it was heard since
 
 	readBy, writeBy time.Time // deadlines of the connection, as last set
@@ -383,10 +384,11 @@ func (l *readLoop) wait(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if l.open == TypeStreamStart {
+	if l.mayGather() {
 		l.gathering.pause(ctx)
 	}
 	n, err := l.frames.fill()
+	l.filled = n
 	now := time.Now()
 	if n > 0 {
 		l.heard, l.asked = now, time.Time{}
@@ -397,6 +399,12 @@ func (l *readLoop) wait(ctx context.Context) error {
 		return fmt.Errorf("read the principal's log: %w", err)
 	}
 	return l.listen(now)
+}
+
+// mayGather: the rows of a transaction that is not committed yet, and whatever comes in small pieces while no commit waits
+// for it.
+func (l *readLoop) mayGather() bool {
+	return l.open == TypeStreamStart || l.filled < gatherBytes/4 && !l.cfg.Waited()
 }
 
 // limitRead lets a read end when the next report is due, or before: a deadline that stands is moved when it has passed,
