@@ -110,6 +110,9 @@ func Open(cfg Config) (*DB, error) {
 	if err := finishReplacing(cfg.Path); err != nil {
 		return nil, err
 	}
+	if err := settleJournal(cfg.Path); err != nil {
+		return nil, err
+	}
 	if err := db.start(); err != nil {
 		return nil, fileError(cfg.Path, err)
 	}
