@@ -217,8 +217,11 @@ func (a *assembler) take(record redo.Record, after redo.Offset) error {
 		// The log may have been trimmed up to the very beginning of it.
 		whole := a.whole || at.Seq == a.to.Seq && at.LSN == a.to.LSN+length
 		a.next()
-		if at.Compare(a.to) <= 0 {
-			return nil // redone before
+		if at.Compare(a.to) <= 0 { // redone before
+			if a.to == a.from {
+				a.after = after
+			}
+			return nil
 		}
 		if !whole {
 			return gap("the hardened log has the end of the transaction at %s and not its beginning, the database ends at %s", at, a.to)

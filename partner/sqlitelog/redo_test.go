@@ -416,3 +416,35 @@ func TestTransactionLargerThanTheLog(t *testing.T) {
 	require.InDelta(t, 4<<20, l.queue.Unfinished(), 1<<20)
 	r.stop(t)
 }
+
+// After a restart, what is redone already is given back, though nothing new comes: a failover need not wait for it.
+func TestWhatIsRedoneIsGivenBackAfterARestart(t *testing.T) {
+	l := newLink(t, Config{})
+	must(t, l.a, smallTable)
+	l.seed(t)
+	dir, base := filepath.Join(t.TempDir(), "log"), l.queue.Hardened()
+	restart := func() {
+		require.NoError(t, l.queue.Close())
+		var err error
+		l.queue, err = redo.Open(redo.Config{Dir: dir})
+		require.NoError(t, err)
+	}
+	restart()
+	require.NoError(t, l.queue.Reset(base))
+	r := l.follow(t)
+	must(t, l.a, "INSERT INTO t (a) VALUES (randomblob(1000000))")
+	l.same(t, r)
+	r.stop(t)
+	restart()
+	require.Greater(t, l.queue.Bytes(), int64(1000000))
+
+	redoes, err := l.m.NewRedo()
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- redoes.Run(ctx, l.queue) }()
+	require.Eventually(t, func() bool { return l.queue.Bytes() == 0 }, 10*time.Second, 10*time.Millisecond)
+	cancel()
+	require.ErrorIs(t, <-ended, context.Canceled)
+}
