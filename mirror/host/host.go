@@ -297,6 +297,10 @@ func (h *Host) Run(ctx context.Context) error {
 	for _, o := range h.outbox {
 		o.drain(goodbye)
 	}
+	stopSending()
+	for _, o := range h.outbox {
+		o.join()
+	}
 	return err
 }
 

@@ -98,18 +98,27 @@ func (o *outbox) trouble() string {
 
 // drain lets what is queued leave, for at most so long.
 func (o *outbox) drain(wait time.Duration) {
-	o.mu.Lock()
-	empty := o.mu.empty
-	o.mu.Unlock()
-	if empty == nil {
-		return
-	}
 	t := time.NewTimer(wait)
 	defer t.Stop()
 	select {
-	case <-empty:
+	case <-o.emptied():
 	case <-t.C:
 	}
+}
+
+// join waits until nothing is sent any more. The context of what is sent has ended.
+func (o *outbox) join() { <-o.emptied() }
+
+// emptied is closed when all is sent.
+func (o *outbox) emptied() <-chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.mu.empty != nil {
+		return o.mu.empty
+	}
+	sent := make(chan struct{})
+	close(sent)
+	return sent
 }
 
 // run sends until nothing is left. When ctx has ended, what is left is thrown away.

@@ -123,3 +123,32 @@ func TestReplyIsAPongOfThePeer(t *testing.T) {
 		require.NoError(t, stop())
 	})
 }
+
+// TestRunEndsWhatItHasStarted: a server that never answers is not waited for, and nothing is sent to it when Run has
+// returned.
+func TestRunEndsWhatItHasStarted(t *testing.T) {
+	for range 20 {
+		synctest.Test(t, func(t *testing.T) {
+			client, err := endpoint.NewClient(endpoint.ClientConfig{
+				Self: identityOf(mirror.PartnerA), Peer: identityOf(mirror.PartnerB), Addr: "127.0.0.1:1", Credentials: endpoint.Credentials{Plaintext: true}, Timeout: time.Hour,
+				Dial: func(context.Context, string) (net.Conn, error) {
+					near, far := net.Pipe()
+					t.Cleanup(func() { far.Close() })
+					return near, nil
+				},
+			})
+			require.NoError(t, err)
+			h, err := New(Config{Self: mirror.PartnerA, Store: &disk{state: principalAlone()}, Peers: map[mirror.Server]*endpoint.Client{mirror.PartnerB: client}})
+			require.NoError(t, err)
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			require.NoError(t, h.Run(ctx))
+			o := h.outbox[mirror.PartnerB]
+			o.mu.Lock()
+			sending := o.mu.empty != nil
+			o.mu.Unlock()
+			require.False(t, sending)
+			client.Close()
+		})
+	}
+}
