@@ -77,7 +77,8 @@ func claim(path string, file *os.File) error {
 }
 
 // create makes a file that says "nothing was ever saved". It appears at path whole or not at all, so that an empty or
-// zeroed file there is always damage. When another process was faster, its file stays.
+// zeroed file there is always damage. When another process was faster, its file stays; it has then taken ours away, see
+// settle, or will.
 func create(path string, identity [16]byte) error {
 	crashpoint.Hit(crashpoint.StateFileUnmade)
 	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+leftover+"*")
@@ -89,10 +90,13 @@ func create(path string, identity [16]byte) error {
 		crashpoint.Hit(crashpoint.StateFileFilled)
 		err = os.Link(file.Name(), path)
 	}
-	if errors.Is(err, os.ErrExist) {
-		err = nil
+	if errors.Is(err, os.ErrExist) || errors.Is(err, os.ErrNotExist) {
+		err = nil // what is there, or that nothing is, is found when it is opened
 	}
-	return errors.Join(err, os.Remove(file.Name()))
+	if gone := os.Remove(file.Name()); !errors.Is(gone, os.ErrNotExist) {
+		err = errors.Join(err, gone)
+	}
+	return err
 }
 
 // fill writes the first content of both slots and closes the file.

@@ -2,8 +2,10 @@ package statefile
 
 import (
 	"encoding/binary"
+	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -220,4 +222,31 @@ func TestReplacedWhileOpened(t *testing.T) {
 	require.NoError(t, os.Rename(path, path+".old"))
 	require.NoError(t, create(path, testID))
 	require.ErrorIs(t, claim(path, file), ErrUnsafe)
+}
+
+// Of several that make the file at the same time one has it, and the others are told that it is in use.
+func TestMadeByManyAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 8 {
+		path := filepath.Join(dir, fmt.Sprint("state", i))
+		const many = 3
+		opened, failed := make(chan *File, many), make(chan error, many)
+		var starting sync.WaitGroup
+		for range many {
+			starting.Go(func() {
+				f, err := Open(path, [16]byte{1})
+				if err != nil {
+					failed <- err
+					return
+				}
+				opened <- f
+			})
+		}
+		starting.Wait()
+		require.Len(t, opened, 1)
+		for range many - 1 {
+			require.ErrorIs(t, <-failed, ErrLocked)
+		}
+		require.NoError(t, (<-opened).Close())
+	}
 }
