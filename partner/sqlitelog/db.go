@@ -145,7 +145,8 @@ func (db *DB) load(w *writer) error {
 	defer db.mu.Unlock()
 	db.opened = time.Now()
 	db.mu.id, db.mu.end, db.mu.trimmed, db.mu.slots = kept.id, kept.end, kept.trimmed, kept.slots
-	db.mu.commits.restore(kept.wait)
+	db.mu.commits.force(kept.wait)
+	db.mu.commits.afterwards = kept.wait
 	db.mu.gate, db.mu.gated = mirror.GateOpen, kept.gated
 	if kept.gated {
 		db.mu.gate = mirror.GateClosed

@@ -27,11 +27,11 @@ const (
 	waitFor     = "mirror " // and the name
 )
 
-func (c *commits) restore(persisted string) {
-	c.afterwards = persisted
-	c.waits = persisted != waitNobody
-	c.name, _ = strings.CutPrefix(persisted, waitFor)
-	if c.name == persisted {
+// force puts in force what is written as for the next start.
+func (c *commits) force(wait string) {
+	c.waits = wait != waitNobody
+	c.name, _ = strings.CutPrefix(wait, waitFor)
+	if c.name == wait {
 		c.name = ""
 	}
 	c.hardened = 0
@@ -50,7 +50,7 @@ func (db *DB) setWait(ctx context.Context, inForce, afterwards string) (end mirr
 		db.mu.Lock()
 		defer db.mu.Unlock()
 		former := db.mu.commits
-		db.mu.commits.restore(inForce)
+		db.mu.commits.force(inForce)
 		if former.waits && former.name != "" && former.name == db.mu.commits.name {
 			db.mu.commits.hardened = former.hardened
 		}
