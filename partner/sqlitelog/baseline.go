@@ -126,11 +126,13 @@ func (d *database) Seed(ctx context.Context, from backend.Reign, replace bool) (
 		}
 	}
 	temporary := d.cfg.Path + "-copying"
+	// What one that was killed has left is no part of this one: SQLite would take its write-ahead log for that of the copy.
+	if err := removeCopy(temporary); err != nil {
+		return s, &FileError{d.cfg.Path, "what an earlier copy has left cannot be removed", "let this user write its directory", err}
+	}
 	defer func() {
-		for _, beside := range []string{"", "-wal", "-shm", "-journal"} {
-			if gone := os.Remove(temporary + beside); gone != nil && !errors.Is(gone, fs.ErrNotExist) && err == nil {
-				err = gone
-			}
+		if gone := removeCopy(temporary); err == nil {
+			err = gone
 		}
 	}()
 	crashpoint.Hit(crashpoint.SnapshotUnmade)
@@ -148,6 +150,16 @@ func (d *database) Seed(ctx context.Context, from backend.Reign, replace bool) (
 	}
 	crashpoint.Hit(crashpoint.CopyFinished)
 	return backend.Seeded{Start: head.At, Tables: int(head.Tables), Bytes: head.Bytes, Duration: time.Since(began)}, nil
+}
+
+// removeCopy removes a copy that is not whole, and what SQLite keeps beside it.
+func removeCopy(path string) error {
+	for _, beside := range []string{"", "-wal", "-shm", "-journal"} {
+		if err := os.Remove(path + beside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // receiveCopy writes what the principal sends to a file, and puts it on disk.
