@@ -81,8 +81,9 @@ func (db *DB) appendLog(conn *sqlite.Conn, body []byte) (end, trimmed mirror.LSN
 
 // trimLog deletes what ends at or before a position, except the row that says where the log ends.
 func trimLog(conn *sqlite.Conn, keep, end mirror.LSN) (trimmed mirror.LSN, err error) {
-	// The row at keep stays: it says up to where the log is gone.
-	err = run(conn, "DELETE FROM main.dbmirror_log WHERE lsn < (SELECT lsn FROM main.dbmirror_log WHERE lsn <= ? AND last = 1 ORDER BY lsn DESC LIMIT 1)", intValue(int64(min(keep, end))))
+	// The row at keep stays: it says up to where the log is gone. It may be within a transaction, one that is larger than
+	// what is deleted at once, for nobody reads from before the end of one that is confirmed.
+	err = run(conn, "DELETE FROM main.dbmirror_log WHERE lsn < (SELECT lsn FROM main.dbmirror_log WHERE lsn <= ? ORDER BY lsn DESC LIMIT 1)", intValue(int64(min(keep, end))))
 	if err != nil {
 		return 0, fmt.Errorf("trim the log: %w", err)
 	}
