@@ -3,7 +3,11 @@ package sqlitelog
 import (
 	"context"
 	"io"
+	"runtime"
+	"runtime/metrics"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -48,4 +52,41 @@ func TestLogOfALargeTransactionIsGivenBack(t *testing.T) {
 	}
 	require.Positive(t, within)
 	r.stop(t)
+}
+
+// A tail may be as large as the log that is kept for a mirror. It is taken back with one transaction in memory at a time.
+func TestUndoOfALargeTailTakesLittleMemory(t *testing.T) {
+	const count, size = 24, 4 << 20
+	ctx := context.Background()
+	p := newPair(t, Config{})
+	must(t, p.a, smallTable)
+	p.equal(t)
+	fork := p.a.End()
+	for range count {
+		must(t, p.a, "INSERT INTO t (a) VALUES (randomblob(4 << 20))")
+	}
+	most, done := uint64(0), make(chan struct{})
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+				runtime.GC()
+				metrics.Read(live)
+				most = max(most, live[0].Value.Uint64())
+			}
+		}
+	})
+	err := p.a.Undo(ctx, fork)
+	close(done)
+	watching.Wait()
+	require.NoError(t, err)
+	requireEqual(t, p.a, p.b)
+	require.Positive(t, most)
+	require.Less(t, most, uint64(count*size/2), "of %d in the tail", count*size)
 }

@@ -35,14 +35,19 @@ type logged struct {
 	body []byte
 }
 
+// logAfter returns the end of the log. It returns backend.ErrTailGone where the log does not go back to a position.
+func logAfter(conn *sqlite.Conn, after mirror.LSN) (end mirror.LSN, err error) {
+	end, trimmed, err := readLogBounds(conn)
+	if err == nil && after < trimmed {
+		err = fmt.Errorf("log after %s: %w: it begins at %s", after, backend.ErrTailGone, trimmed)
+	}
+	return end, err
+}
+
 // transactions reads what ends after a position, in order.
 func (db *DB) transactions(conn *sqlite.Conn, after mirror.LSN, each func(logged) error) error {
-	_, trimmed, err := readLogBounds(conn)
-	if err != nil {
+	if _, err := logAfter(conn, after); err != nil {
 		return err
-	}
-	if after < trimmed {
-		return fmt.Errorf("log after %s: %w: it begins at %s", after, backend.ErrTailGone, trimmed)
 	}
 	var body []byte
 	for {
@@ -64,6 +69,31 @@ func (db *DB) transactions(conn *sqlite.Conn, after mirror.LSN, each func(logged
 			body = nil
 		}
 	}
+}
+
+// backwards reads what ends after a position, the latest first. One transaction is in memory at a time: all of them may be
+// as large as the log.
+func (db *DB) backwards(conn *sqlite.Conn, after mirror.LSN, each func(logged) error) error {
+	end, err := logAfter(conn, after)
+	for err == nil && end > after {
+		begin := after
+		err = query(conn, "SELECT lsn FROM main.dbmirror_log WHERE lsn > ? AND lsn < ? AND last = 1 ORDER BY lsn DESC LIMIT 1", func(stmt *sqlite.Stmt) error {
+			begin = mirror.LSN(stmt.ColumnInt64(0))
+			return nil
+		}, intValue(int64(after)), intValue(int64(end)))
+		var body []byte
+		if err == nil {
+			err = query(conn, "SELECT data FROM main.dbmirror_log WHERE lsn > ? AND lsn <= ? ORDER BY lsn", func(stmt *sqlite.Stmt) error {
+				body = append(body, columnBytes(stmt, 0)...)
+				return nil
+			}, intValue(int64(begin)), intValue(int64(end)))
+		}
+		if err == nil && len(body) > 0 { // else it was not kept for anybody
+			err = each(logged{mirror.Position{LSN: end}, body})
+		}
+		end = begin
+	}
+	return err
 }
 
 // Tail writes to w what was committed here after a position of the log, one TailLine of JSON a line. It changes nothing.
@@ -141,22 +171,15 @@ func (c *change) line() TailLine {
 // taken back should have been saved by Tail.
 func (db *DB) Undo(ctx context.Context, fork mirror.LSN) error {
 	err := db.redoing(ctx, func(w *writer) error {
-		var tail []logged
-		err := db.transactions(w.conn, fork, func(t logged) error {
-			tail = append(tail, t)
-			return nil
+		r := newRedoer(w.conn)
+		err := db.backwards(w.conn, fork, func(t logged) error {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return r.undo(t)
 		})
 		if err != nil {
 			return err
-		}
-		r := newRedoer(w.conn)
-		for _, t := range slices.Backward(tail) {
-			if err := ctx.Err(); err != nil {
-				return context.Cause(ctx)
-			}
-			if err := r.undo(t); err != nil {
-				return err
-			}
 		}
 		return endLogAt(w.conn, fork)
 	})
