@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/f19126b3/dbmirror/mirror"
@@ -122,11 +123,31 @@ func (d *dataPath) sameTail(own backend.Reign, fork mirror.LSN, duty mirror.Duty
 	return lostTail{own: own.Seq, seq: duty.Seq, fork: fork, path: filepath.Join(d.p.cfg.Dir, name)}
 }
 
+const unfinishedTail = ".unfinished"
+
+// removeUnfinished removes what a program that was killed while it saved a tail has left: it holds row data, may be large,
+// and another would be left each time.
+func (d *dataPath) removeUnfinished() error {
+	names, err := os.ReadDir(d.p.cfg.Dir)
+	for _, name := range names {
+		if strings.HasPrefix(name.Name(), "lost-transactions-") && strings.HasSuffix(name.Name(), unfinishedTail) {
+			err = errors.Join(err, os.Remove(filepath.Join(d.p.cfg.Dir, name.Name())))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("remove an unfinished file of lost transactions: %w", err)
+	}
+	return nil
+}
+
 // saveTail writes what this server committed after the fork to a file. The file has its name when all of it is on disk.
 func (d *dataPath) saveTail(ctx context.Context, own backend.Reign, fork mirror.LSN, duty mirror.Duty) (tailFate, error) {
 	saved := d.sameTail(own, fork, duty)
 	path := saved.path
-	unfinished := path + ".unfinished"
+	unfinished := path + unfinishedTail
+	if err := d.removeUnfinished(); err != nil {
+		return tailUnknown, err
+	}
 	f, err := os.OpenFile(unfinished, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return tailUnknown, fmt.Errorf("make the file of lost transactions: %w", err)

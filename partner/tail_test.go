@@ -45,7 +45,7 @@ func (d *reluctantDatabase) Undo(context.Context, backend.Reign, mirror.LSN) err
 }
 
 // TestTailIsSavedOnce: a tail that is saved over and over, because it cannot be undone yet, is one file and one line in
-// the journal.
+// the journal. What a program that was killed has left of it is taken away.
 func TestTailIsSavedOnce(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
@@ -68,6 +68,8 @@ func TestTailIsSavedOnce(t *testing.T) {
 	p.command("force service", func() error { return b.ForceService(t.Context(), b.PlanForce().Token) })
 	p.await(mirror.PartnerB, "serving by force", 15*time.Second, func(st Status) bool { return st.Serving && st.Gate == mirror.GateOpen })
 
+	dir := filepath.Join(p.dir, mirror.PartnerA.String())
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "lost-transactions-2-20260101T000000.jsonl.unfinished"), []byte("{"), 0o600))
 	require.NoError(t, p.pg[mirror.PartnerA].Restart(t.Context()))
 	p.start(mirror.PartnerA)
 	p.await(mirror.PartnerA, "suspended", 15*time.Second, func(st Status) bool { return st.State == mirror.StateSuspended && st.Gate == mirror.GateClosed })
@@ -76,7 +78,6 @@ func TestTailIsSavedOnce(t *testing.T) {
 	p.awaitEqual()
 	require.Greater(t, tries.Load(), int32(3))
 
-	dir := filepath.Join(p.dir, mirror.PartnerA.String())
 	lost, err := filepath.Glob(filepath.Join(dir, "lost-transactions-*"))
 	require.NoError(t, err)
 	require.Len(t, lost, 1)
