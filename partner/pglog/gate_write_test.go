@@ -1,7 +1,9 @@
 package pglog
 
 import (
+	"bytes"
 	"context"
+	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -12,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/partner/pgtest"
 )
 
 // TestGateClosesAgainstHeldLocks closes the gate while clients hold what they can of what that needs.
@@ -41,13 +44,13 @@ func TestGateClosesAgainstHeldLocks(t *testing.T) {
 			_, err := holder.Exec(ctx, c.hold, pgx.QueryExecModeSimpleProtocol)
 			require.NoError(t, err)
 			client := adminClient(t, clientDSN(t, dsn, "ordinary"))
-			began := time.Now()
+			began, before := time.Now(), gaveWay(t, srv)
 			p, err := s.SetGate(ctx, mirror.GateClosed, 0)
 			took := time.Since(began)
 			require.NoError(t, err)
 			require.Equal(t, mirror.GateClosed, p.Gate)
 			require.Zero(t, p.Sessions)
-			require.Less(t, took, 2*time.Second)
+			require.LessOrEqual(t, gaveWay(t, srv)-before, 1)
 			t.Logf("closed in %v", took)
 			require.Error(t, holder.Ping(ctx), "who held the lock is ended")
 			require.Error(t, client.Ping(ctx))
@@ -77,12 +80,21 @@ func TestGateClosesWhileAChangeOfTheDatabaseHangs(t *testing.T) {
 	adminEventually(t, "the commit waits", func() bool {
 		return adminValue[int](t, s, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND usename = 'owner'") == 1
 	})
-	began := time.Now()
+	before := gaveWay(t, srv)
 	p, err := s.SetGate(ctx, mirror.GateClosed, 0)
 	require.NoError(t, err)
 	require.Zero(t, p.Sessions)
-	require.Less(t, time.Since(began), 2*time.Second)
+	require.LessOrEqual(t, gaveWay(t, srv)-before, 1)
 	require.Error(t, <-done)
+}
+
+// gaveWay counts the statements that have waited for a lock as long as they may, a second each. That is what a change of
+// the gate waits for others, however long a machine that does other work takes for it. Who holds a lock is ended before
+// the first has waited so long, where the machine is quick enough.
+func gaveWay(t *testing.T, srv *pgtest.Server) int {
+	log, err := os.ReadFile(srv.LogFile())
+	require.NoError(t, err)
+	return bytes.Count(log, []byte("canceling statement due to lock timeout"))
 }
 
 // Nobody can be ended for the lock of a prepared transaction: it is named, and clients are ended all the same.
