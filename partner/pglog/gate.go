@@ -75,6 +75,9 @@ func (p Proof) Holds() bool {
 
 const (
 	settingConnLimit = "connection_limit"
+	// settingWasReadOnly is there while an open database may have sessions that began under the read-only default: whoever
+	// opens it may be broken off before he has ended them.
+	settingWasReadOnly = "was_read_only"
 	// startingPatience is how long a session may take to start before it is ended: one that read the settings before
 	// they changed does not show in pg_stat_activity until it has started.
 	startingPatience = time.Second
@@ -172,21 +175,23 @@ func (s *Server) SetGate(ctx context.Context, g mirror.Gate, grace time.Duration
 }
 
 func (s *Server) openGate(ctx context.Context) error {
-	before, err := s.Gate(ctx)
-	if err != nil {
-		return err
-	}
 	if err := s.writeGate(ctx, mirror.GateOpen, time.Time{}); err != nil {
 		return err
 	}
-	if !before.ReadOnly {
-		return nil
+	var was bool
+	err := s.pool.QueryRow(ctx, "SELECT EXISTS (SELECT FROM dbmirror.settings WHERE name = $1)", settingWasReadOnly).Scan(&was)
+	if err != nil || !was {
+		return err
 	}
 	sessions, err := s.settledSessions(ctx)
 	if err != nil {
 		return err
 	}
-	return s.endSessions(ctx, sessions, true)
+	if err := s.endSessions(ctx, sessions, true); err != nil {
+		return err
+	}
+	_, err = s.pool.Exec(ctx, "DELETE FROM dbmirror.settings WHERE name = $1", settingWasReadOnly)
+	return err
 }
 
 // narrowGate takes rights away: first from those to come, then from those that are there.

@@ -81,6 +81,15 @@ func (s *Server) tryGate(ctx context.Context, g mirror.Gate) error {
 	// In one transaction, so that no session can start between the two.
 	crashpoint.Hit(crashpoint.GateUnwritten)
 	err = s.push(ctx, func(tx pgx.Tx) error {
+		if g == mirror.GateOpen {
+			_, err := tx.Exec(ctx, `INSERT INTO dbmirror.settings (name, value)
+				SELECT $1::text, 'yes' FROM pg_db_role_setting x JOIN pg_database d ON d.oid = x.setdatabase AND x.setrole = 0
+				WHERE d.datname = current_database() AND 'default_transaction_read_only=on' = ANY (x.setconfig)
+				ON CONFLICT (name) DO NOTHING`, settingWasReadOnly)
+			if err != nil {
+				return err
+			}
+		}
 		if _, err := tx.Exec(ctx, database+readOnly); err != nil {
 			return err
 		}

@@ -135,6 +135,34 @@ func TestGateIsHeldByAPreparedTransaction(t *testing.T) {
 	require.Zero(t, p.Writers)
 }
 
+// stuckStarting is a session that is starting and does not get on before thaw, which the end of the test calls too.
+func stuckStarting(t *testing.T, s *Server, dsn string) (thaw func()) {
+	ctx := adminContext(t)
+	connected := make(chan struct{})
+	go func() {
+		defer close(connected)
+		if conn, err := pgx.Connect(ctx, clientDSN(t, dsn, "ordinary", "options", "-c post_auth_delay=60")); err == nil {
+			hangUp(conn)
+		}
+	}()
+	var pid int
+	adminEventually(t, "it is starting", func() bool {
+		starting, err := s.starting(ctx)
+		require.NoError(t, err)
+		for one := range starting {
+			pid = int(one)
+		}
+		return pid != 0
+	})
+	require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
+	thaw = sync.OnceFunc(func() { require.NoError(t, syscall.Kill(pid, syscall.SIGCONT)) })
+	t.Cleanup(func() {
+		thaw()
+		<-connected
+	})
+	return thaw
+}
+
 // A session that is starting and does not come to an end keeps the gate from being proven closed. It keeps nobody else in.
 func TestGateEndsSessionsWhileOneIsStuckStarting(t *testing.T) {
 	t.Parallel()
@@ -143,25 +171,7 @@ func TestGateEndsSessionsWhileOneIsStuckStarting(t *testing.T) {
 	gateUsers(t, dsn)
 	ctx := adminContext(t)
 	client := adminClient(t, clientDSN(t, dsn, "ordinary"))
-	connected := make(chan struct{})
-	go func() {
-		defer close(connected)
-		if conn, err := pgx.Connect(ctx, clientDSN(t, dsn, "ordinary", "options", "-c post_auth_delay=60")); err == nil {
-			hangUp(conn)
-		}
-	}()
-	var stuck int
-	adminEventually(t, "it is starting", func() bool {
-		starting, err := s.starting(ctx)
-		require.NoError(t, err)
-		for pid := range starting {
-			stuck = int(pid)
-		}
-		return stuck != 0
-	})
-	require.NoError(t, syscall.Kill(stuck, syscall.SIGSTOP))
-	thaw := sync.OnceValue(func() error { return syscall.Kill(stuck, syscall.SIGCONT) })
-	defer thaw()
+	thaw := stuckStarting(t, s, dsn)
 	closing, giveUp := context.WithCancel(ctx)
 	closed := make(chan error, 1)
 	go func() {
@@ -170,11 +180,46 @@ func TestGateEndsSessionsWhileOneIsStuckStarting(t *testing.T) {
 	}()
 	adminEventually(t, "the client is ended", func() bool { return client.Ping(ctx) != nil })
 	giveUp()
-	require.ErrorContains(t, <-closed, "sessions that start")
-	require.NoError(t, thaw())
+	require.ErrorIs(t, <-closed, context.Canceled)
+	thaw()
 	_, err := s.SetGate(ctx, mirror.GateClosed, 0)
 	require.NoError(t, err)
-	<-connected
+}
+
+// Whoever is broken off while he opens the database has not ended the sessions that began read-only. The next one does.
+func TestGateThatIsBrokenOffWhileItOpens(t *testing.T) {
+	t.Parallel()
+	srv, s := adminServer(t, nil)
+	dsn := srv.DSN("app")
+	gateUsers(t, dsn)
+	ctx := adminContext(t)
+	_, err := s.SetGate(ctx, mirror.GateReadOnly, 0)
+	require.NoError(t, err)
+	reader := adminClient(t, clientDSN(t, dsn, "ordinary"))
+	thaw := stuckStarting(t, s, dsn)
+	opening, breakOff := context.WithCancel(ctx)
+	opened := make(chan error, 1)
+	go func() {
+		_, err := s.SetGate(opening, mirror.GateOpen, 0)
+		opened <- err
+	}()
+	adminEventually(t, "it is open", func() bool {
+		p, err := s.Gate(ctx)
+		require.NoError(t, err)
+		return p.Gate == mirror.GateOpen
+	})
+	breakOff()
+	require.ErrorIs(t, <-opened, context.Canceled)
+	thaw()
+	require.NoError(t, reader.Ping(ctx))
+	_, err = s.SetGate(ctx, mirror.GateOpen, 0)
+	require.NoError(t, err)
+	require.Error(t, reader.Ping(ctx))
+
+	later := adminClient(t, clientDSN(t, dsn, "ordinary"))
+	_, err = s.SetGate(ctx, mirror.GateOpen, 0)
+	require.NoError(t, err)
+	require.NoError(t, later.Ping(ctx), "who came to an open database is left alone")
 }
 
 // What a look at the gate shows of those who write, and what a look costs.
