@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"time"
@@ -143,6 +144,21 @@ func (s *Server) connect(ctx context.Context, database, purpose string, settings
 	conn, err := pgx.ConnectConfig(ctx, s.connConfig(database, purpose, settings))
 	if err != nil {
 		return nil, fmt.Errorf("connect to database %s: %w", database, err)
+	}
+	return conn, nil
+}
+
+// connectForLong is connect for what may take long: no limit of the server's, or of the role's, ends it.
+func (s *Server) connectForLong(ctx context.Context, purpose string, settings map[string]string) (*pgx.Conn, error) {
+	all := map[string]string{"statement_timeout": "0", "lock_timeout": "0"}
+	maps.Copy(all, settings)
+	conn, err := s.connect(ctx, s.database, purpose, all)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := conn.Exec(ctx, noTransactionTimeoutSQL); err != nil {
+		hangUp(conn)
+		return nil, err
 	}
 	return conn, nil
 }

@@ -73,7 +73,7 @@ func (s *Server) CreateSlot(ctx context.Context, name string) (start mirror.LSN,
 	if err := s.endProbe(ctx); err != nil {
 		return 0, fmt.Errorf("make slot %s: %w", name, err)
 	}
-	conn, err := s.connect(ctx, s.database, "slot", map[string]string{"statement_timeout": "0", "lock_timeout": "0"})
+	conn, err := s.connectForLong(ctx, "slot", nil)
 	if err != nil {
 		return 0, fmt.Errorf("make slot %s: %w", name, err)
 	}
@@ -115,6 +115,9 @@ func (s *Server) CreateSlotWithSnapshot(ctx context.Context, name string) (*Slot
 	}
 	snap := &SlotSnapshot{Slot: name, conn: conn}
 	err = s.watchSlot(ctx, name, conn, func(ctx context.Context) error {
+		if _, err := conn.Exec(ctx, noTransactionTimeoutSQL).ReadAll(); err != nil { // it is in a transaction until Close
+			return err
+		}
 		results, err := conn.Exec(ctx, "CREATE_REPLICATION_SLOT "+name+" LOGICAL pgoutput EXPORT_SNAPSHOT").ReadAll()
 		if err != nil {
 			return err

@@ -121,6 +121,33 @@ func TestSlotWithSnapshot(t *testing.T) {
 	require.NoError(t, err, "the slot stays")
 }
 
+// From version 17 on a server can end transactions that take long. None of ours may be among them.
+func TestSlotOutlivesTransactionTimeout(t *testing.T) {
+	t.Parallel()
+	srv, s := adminServer(t, nil)
+	ctx := adminContext(t)
+	if adminValue[int](t, s, "SELECT current_setting('server_version_num')::int") < 170000 {
+		t.Skip("transaction_timeout came with version 17")
+	}
+	adminExec(t, srv.DSN("app"), "ALTER SYSTEM SET transaction_timeout = '1s'", "SELECT pg_reload_conf()")
+	held, err := s.CreateSlotWithSnapshot(ctx, "s1")
+	require.NoError(t, err)
+	blocker := adminClient(t, clientDSN(t, srv.DSN("postgres"), "postgres", "transaction_timeout", "0"))
+	_, err = blocker.Exec(ctx, "BEGIN; SELECT pg_current_xact_id()")
+	require.NoError(t, err)
+	done := make(chan error, 1)
+	go func() { _, err := s.CreateSlot(ctx, "s2"); done <- err }()
+	_, err = blocker.Exec(ctx, "SELECT pg_sleep(2)")
+	require.NoError(t, err)
+	_, err = blocker.Exec(ctx, "COMMIT")
+	require.NoError(t, err)
+	require.NoError(t, <-done)
+	importer := adminClient(t, srv.DSN("app"))
+	_, err = importer.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ; SET TRANSACTION SNAPSHOT "+quoteLiteral(held.Name), pgx.QueryExecModeSimpleProtocol)
+	require.NoError(t, err)
+	require.NoError(t, held.Close())
+}
+
 // A transaction that has written, in another database or prepared, keeps a slot from being made. It is named, and
 // nothing is left behind.
 func TestSlotIsBlocked(t *testing.T) {
