@@ -2,6 +2,7 @@ package pglog
 
 import (
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -39,7 +41,8 @@ type TailLine struct {
 	Schema string     `json:"schema,omitempty"`
 	Table  string     `json:"table,omitempty"`
 	// Key and Old are the old row: the columns of its replica identity, or the whole of it. New is the new row.
-	// Values are PostgreSQL's text, null for NULL. A column of New in Unchanged kept its large value, which the log does
+	// Values are PostgreSQL's text, null for NULL; one that is not UTF-8, as a database of encoding SQL_ASCII may have, is
+	// the hexadecimal form of its bytes behind \x. A column of New in Unchanged kept its large value, which the log does
 	// not hold.
 	Key       map[string]*string `json:"key,omitempty"`
 	Old       map[string]*string `json:"old,omitempty"`
@@ -59,11 +62,19 @@ func (s *Server) Tail(ctx context.Context, slot string, after mirror.LSN, w io.W
 	if err := s.checkTail(ctx, slot, after); err != nil {
 		return TailSummary{}, err
 	}
-	conn, err := s.connect(ctx, s.database, "tail", map[string]string{"statement_timeout": "0", "lock_timeout": "0"})
+	conn, err := s.connectForLong(ctx, "tail", map[string]string{ // whatever the role has: nothing may be lost in the text
+		"datestyle": "ISO", "intervalstyle": "postgres", "extra_float_digits": "3", "bytea_output": "hex",
+	})
 	if err != nil {
 		return TailSummary{}, fmt.Errorf("read tail: %w", err)
 	}
 	defer hangUp(conn)
+	// JSON is UTF-8. Of SQL_ASCII the server knows no conversion, and refuses what is not UTF-8 already.
+	_, err = conn.Exec(ctx, `SELECT set_config('client_encoding',
+		CASE current_setting('server_encoding') WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END, false)`)
+	if err != nil {
+		return TailSummary{}, fmt.Errorf("read tail: %w", err)
+	}
 	t := newTail(after, w)
 	rows, err := conn.Query(ctx, `SELECT data FROM pg_logical_slot_peek_binary_changes($1, NULL, NULL,
 		'proto_version', '1', 'publication_names', $2::text)`, slot, quoteIdent(Publication))
@@ -183,11 +194,18 @@ func tailRow(rel Relation, row Tuple, keyOnly bool) (values map[string]*string, 
 		case 'n':
 			values[name] = nil
 		default:
-			text := string(v.Data)
+			text := tailText(v.Data)
 			values[name] = &text
 		}
 	}
 	return values, unchanged
+}
+
+func tailText(data []byte) string {
+	if utf8.Valid(data) {
+		return string(data)
+	}
+	return `\x` + hex.EncodeToString(data)
 }
 
 // change writes one change, unless it is the library's own.

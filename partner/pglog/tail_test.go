@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/f19126b3/dbmirror/mirror"
+	"github.com/f19126b3/dbmirror/partner/pgtest"
 )
 
 func readTail(t *testing.T, text []byte) (lines []TailLine) {
@@ -148,4 +150,49 @@ func TestTailSaysWhatChanged(t *testing.T) {
 		_, err = s.Tail(ctx, "nowhere", start, &bytes.Buffer{})
 		require.ErrorIs(t, err, ErrNoSlot)
 	})
+}
+
+// The file is JSON, which is UTF-8, whatever the database's encoding is.
+func TestTailOfAnyEncoding(t *testing.T) {
+	t.Parallel()
+	srv := pgtest.New(t, nil)
+	ctx := adminContext(t)
+	for encoding, row := range map[string]struct{ value, want string }{
+		"LATIN1":    {`convert_from('\xe9', 'LATIN1')`, "é"},
+		"UTF8":      {`convert_from('\xe9', 'LATIN1')`, "é"},
+		"SQL_ASCII": {`E'a\xe9z'`, `\x61e97a`},
+	} {
+		name := strings.ToLower(encoding)
+		adminExec(t, srv.DSN("app"), "CREATE DATABASE "+name+" TEMPLATE template0 LOCALE 'C' ENCODING '"+encoding+"'")
+		dsn := srv.DSN(name)
+		s := dialServer(t, dsn)
+		require.NoError(t, s.EnsureSchema(ctx))
+		adminExec(t, dsn, "CREATE TABLE t (id int PRIMARY KEY, v text)")
+		start, err := s.CreateSlot(ctx, "tail_"+name)
+		require.NoError(t, err)
+		adminExec(t, dsn, "INSERT INTO t VALUES (1, "+row.value+")")
+		var out bytes.Buffer
+		_, err = s.Tail(ctx, "tail_"+name, start, &out)
+		require.NoError(t, err)
+		require.Equal(t, row.want, *readTail(t, out.Bytes())[1].New["v"], encoding)
+	}
+}
+
+// What a role has set for its own eyes does not round or rearrange what is saved.
+func TestTailLosesNothingInTheText(t *testing.T) {
+	t.Parallel()
+	srv, s := adminServer(t, nil)
+	dsn := srv.DSN("app")
+	ctx := adminContext(t)
+	adminExec(t, dsn, "CREATE TABLE t (id int PRIMARY KEY, f float8, d date, b bytea)")
+	start, err := s.CreateSlot(ctx, slotA)
+	require.NoError(t, err)
+	adminExec(t, dsn, `INSERT INTO t VALUES (1, 0.1::float8 + 0.2::float8, '2026-03-04', '\xff')`,
+		"ALTER ROLE postgres SET extra_float_digits = -15", "ALTER ROLE postgres SET datestyle = 'SQL, DMY'",
+		"ALTER ROLE postgres SET bytea_output = escape")
+	var out bytes.Buffer
+	_, err = s.Tail(ctx, slotA, start, &out)
+	require.NoError(t, err)
+	require.Equal(t, map[string]*string{"id": text("1"), "f": text("0.30000000000000004"), "d": text("2026-03-04"), "b": text(`\xff`)},
+		readTail(t, out.Bytes())[1].New)
 }
