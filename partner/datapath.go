@@ -107,7 +107,7 @@ func (d *dataPath) prove(ev mirror.Event) bool { return d.p.host.TellUnder(d.wor
 // look is how often the database is looked at though nothing has changed.
 const look = 250 * time.Millisecond
 
-// run works until ctx ends. A wish that changes breaks off what is under way; every step can be taken again.
+// run works until ctx ends. A wish that changes breaks off what is under way, see breakOff; every step can be taken again.
 func (d *dataPath) run(ctx context.Context) {
 	defer d.close()
 	tick := time.NewTicker(look)
@@ -118,13 +118,7 @@ func (d *dataPath) run(ctx context.Context) {
 		step, cancel := context.WithCancel(ctx)
 		stop := context.AfterFunc(ctx, cancel)
 		done := make(chan struct{})
-		go func() {
-			select {
-			case <-changed:
-				cancel()
-			case <-done:
-			}
-		}()
+		go d.breakOff(wish, changed, done, cancel)
 		if wish.Role == mirror.RolePrincipal && wish.Gate != mirror.GateClosed && d.p.host.Overdue() {
 			wish.Gate = mirror.GateClosed
 		}
@@ -142,6 +136,43 @@ func (d *dataPath) run(ctx context.Context) {
 		case <-tick.C:
 		}
 	}
+}
+
+// breakOff cancels what is under way for a wish when there is another one, at once or, where that spares a promotion, a
+// little later. It returns then, or when done is closed.
+func (d *dataPath) breakOff(wish mirror.Duty, changed, done <-chan struct{}, cancel func()) {
+	var late <-chan time.Time
+	for {
+		select {
+		case <-done:
+			return
+		case <-late:
+			cancel()
+			return
+		case <-changed:
+		}
+		var next mirror.Duty
+		next, _, changed = d.wish()
+		if !spares(wish, next) {
+			cancel()
+			return
+		}
+		if late == nil {
+			late = time.After(sparedFor)
+		}
+	}
+}
+
+// sparedFor is how long a promotion may go on though the wish has changed: about what it takes. It may not be longer, for
+// one that makes a slot waits for transactions of other databases, and they may wait for whom commits wait.
+const sparedFor = 500 * time.Millisecond
+
+// spares says whether what is under way for a wish is of use for the next one too: a database that is promoted is closed,
+// and nothing but whom commits will wait for has changed. After a manual failover that is the rule, as the new mirror is
+// not there at once, and to begin anew would cost as much again.
+func spares(wish, next mirror.Duty) bool {
+	next.Wait, next.Prove, next.Ship = wish.Wait, wish.Prove, wish.Ship
+	return wish.Work == mirror.WorkPromote && wish.Gate == mirror.GateClosed && next == wish
 }
 
 func (d *dataPath) close() {
