@@ -397,11 +397,11 @@ func TestTransactionLargerThanTheLog(t *testing.T) {
 	require.NoError(t, l.queue.Reset(base))
 	r := l.follow(t)
 	for range 8 {
-		must(t, l.a, "INSERT INTO t (a) VALUES (randomblob(1000000))")
+		must(t, l.a, "INSERT INTO t (a) VALUES (zeroblob(1000000))")
 	}
 	l.same(t, r)
 	require.Zero(t, l.queue.Unfinished())
-	must(t, l.a, "INSERT INTO t (a) VALUES (randomblob(6000000))")
+	must(t, l.a, "INSERT INTO t (a) VALUES (zeroblob(6000000))")
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	limit := time.NewTimer(20 * time.Second)
@@ -432,7 +432,7 @@ func TestWhatIsRedoneIsGivenBackAfterARestart(t *testing.T) {
 	restart()
 	require.NoError(t, l.queue.Reset(base))
 	r := l.follow(t)
-	must(t, l.a, "INSERT INTO t (a) VALUES (randomblob(1000000))")
+	must(t, l.a, "INSERT INTO t (a) VALUES (zeroblob(1000000))")
 	l.same(t, r)
 	r.stop(t)
 	restart()
