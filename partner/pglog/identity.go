@@ -53,6 +53,13 @@ func ReadIdentity(ctx context.Context, conn *pgconn.PgConn) (Identity, error) {
 	}, nil
 }
 
+// noEncoding is the encoding of a database that holds any bytes as text. Where text is moved they pass as they are: the
+// server refuses to send them as UTF8, which the text of all others is converted to and back without loss.
+const noEncoding = "SQL_ASCII"
+
+// unconvertedSQL does nothing in other databases.
+const unconvertedSQL = `SELECT set_config('client_encoding', 'SQL_ASCII', false) WHERE current_setting('server_encoding') = 'SQL_ASCII'`
+
 // queryOne runs one query by the simple protocol, the only one that replication connections speak, and returns its only
 // row: nil when there is none, an empty string for NULL.
 func queryOne(ctx context.Context, conn *pgconn.PgConn, query string) ([]string, error) {

@@ -113,6 +113,9 @@ func (s *redoSession) begin(ctx context.Context) error {
 	if _, err := s.conn.Exec(ctx, noTransactionTimeoutSQL); err != nil {
 		return err
 	}
+	if _, err := s.conn.Exec(ctx, unconvertedSQL); err != nil {
+		return err
+	}
 	if err := s.endPredecessor(ctx); err != nil {
 		return err
 	}

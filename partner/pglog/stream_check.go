@@ -19,6 +19,11 @@ func (s *Stream) check(ctx context.Context, conn *pgconn.PgConn, start mirror.Po
 		return err
 	}
 	s.identity.Store(&id)
+	if id.Encoding == noEncoding {
+		if _, err := queryOne(ctx, conn, unconvertedSQL); err != nil {
+			return fmt.Errorf("set the encoding of the stream: %w", err)
+		}
+	}
 	if err := s.checkIdentity(ctx, conn, id, start.LSN); err != nil {
 		return err
 	}
