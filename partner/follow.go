@@ -172,7 +172,9 @@ func (f *follow) startStream(ctx context.Context, duty mirror.Duty, st mirror.St
 	if running || early {
 		return nil
 	}
-	reign, err := f.d.database.Peer().Reign(ctx, duty.Seq)
+	asking, cancel := context.WithTimeout(ctx, lookTimeout)
+	reign, err := f.d.database.Peer().Reign(asking, duty.Seq)
+	cancel()
 	if err != nil {
 		if errors.Is(err, backend.ErrNoReign) {
 			return nil

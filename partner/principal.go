@@ -242,6 +242,8 @@ func (d *dataPath) watch(ctx context.Context, duty mirror.Duty) error {
 	}
 	d.have.looked = time.Now()
 	d.heartbeat(duty)
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
 	if err := d.guard(ctx, duty); err != nil {
 		return err
 	}
@@ -300,7 +302,11 @@ func (d *dataPath) waitLost(found backend.Waiting, name string, duty mirror.Duty
 // does not wait is noticed within two seconds.
 const watchEvery = 500 * time.Millisecond
 
-// heartbeatLimit is how long that may take.
+// lookTimeout is how long a look at a server may take. One that stands still keeps its connections: without a bound nobody
+// would ask again whether it answers at all.
+const lookTimeout = 5 * time.Second
+
+// heartbeatLimit is how long trying what a commit feels may take.
 const heartbeatLimit = 5 * time.Second
 
 // heartbeat measures, beside the work, how long a commit waits for the mirror, and notices when it does not.
