@@ -248,8 +248,11 @@ func (d *dataPath) watch(ctx context.Context, duty mirror.Duty) error {
 		return err
 	}
 	if !duty.Ship {
+		if err := d.database.DropLog(ctx, d.have.reign); err != nil {
+			return err
+		}
 		d.showRetained(0)
-		return d.database.DropLog(ctx, d.have.reign)
+		return nil
 	}
 	retained, err := d.database.Retained(ctx, d.have.reign)
 	if errors.Is(err, backend.ErrNoLog) {
