@@ -21,12 +21,8 @@ func TestFenceOfAFullServer(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	pg := pgtest.New(t, map[string]string{"max_connections": "15"})
-	b, err := pglog.New(pglog.Config{DSN: pglog.Secret(pg.DSN("app")), PeerDSN: pglog.Secret(pg.DSN("postgres"))})
-	require.NoError(t, err)
-	db, err := b.Open(ctx, backend.Env{Session: "0123456789abcdef0123456789abcdef", Dir: t.TempDir(), Logger: slog.New(slog.DiscardHandler)})
-	require.NoError(t, err)
-	t.Cleanup(db.Close)
-	require.NoError(t, db.Prepare(ctx))
+	d := pathOf(t, pg)
+	db := d.database
 	client, err := pgx.Connect(ctx, pg.DSN("app"))
 	require.NoError(t, err)
 	defer client.Close(ctx)
@@ -41,11 +37,22 @@ func TestFenceOfAFullServer(t *testing.T) {
 	_, err = db.Waiting(ctx)
 	require.ErrorContains(t, err, "too many clients")
 
-	d := newDataPath(&Partner{cfg: Config{Logger: slog.New(slog.DiscardHandler)}})
-	d.database = db
 	require.NoError(t, d.fence(ctx))
 	require.Error(t, client.Ping(ctx), "its sessions are ended")
 	gate, err := db.Gate(ctx)
 	require.NoError(t, err)
 	require.Equal(t, mirror.GateClosed, gate)
+}
+
+// pathOf is a data path of a server's database, with nothing beside it.
+func pathOf(t *testing.T, pg *pgtest.Server) *dataPath {
+	b, err := pglog.New(pglog.Config{DSN: pglog.Secret(pg.DSN("app")), PeerDSN: pglog.Secret(pg.DSN("postgres"))})
+	require.NoError(t, err)
+	db, err := b.Open(t.Context(), backend.Env{Session: "0123456789abcdef0123456789abcdef", Dir: t.TempDir(), Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	t.Cleanup(db.Close)
+	require.NoError(t, db.Prepare(t.Context()))
+	d := newDataPath(&Partner{cfg: Config{Logger: slog.New(slog.DiscardHandler), Limits: Limits{LogBudget: 1 << 40}}})
+	d.database = db
+	return d
 }

@@ -2,7 +2,6 @@ package partner
 
 import (
 	"context"
-	"log/slog"
 	"syscall"
 	"testing"
 	"time"
@@ -11,8 +10,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/f19126b3/dbmirror/mirror"
-	"github.com/f19126b3/dbmirror/partner/backend"
-	"github.com/f19126b3/dbmirror/partner/pglog"
 	"github.com/f19126b3/dbmirror/partner/pgtest"
 )
 
@@ -22,19 +19,14 @@ func TestLookAtAServerThatStandsStill(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	pg := pgtest.New(t, map[string]string{"wal_level": "logical"})
-	b, err := pglog.New(pglog.Config{DSN: pglog.Secret(pg.DSN("app")), PeerDSN: pglog.Secret(pg.DSN("postgres"))})
-	require.NoError(t, err)
-	db, err := b.Open(ctx, backend.Env{Session: "0123456789abcdef0123456789abcdef", Dir: t.TempDir(), Logger: slog.New(slog.DiscardHandler)})
-	require.NoError(t, err)
-	t.Cleanup(db.Close)
-	require.NoError(t, db.Prepare(ctx))
+	d := pathOf(t, pg)
+	db := d.database
 	require.NoError(t, db.WaitNone(ctx))
 	reign, err := db.BeginLog(ctx, 1)
 	require.NoError(t, err)
 	require.NoError(t, db.WriteReign(ctx, reign))
 
-	d := newDataPath(&Partner{cfg: Config{Logger: slog.New(slog.DiscardHandler), Limits: Limits{LogBudget: 1 << 40}}})
-	d.database, d.have.reign = db, reign
+	d.have.reign = reign
 	duty := mirror.Duty{Role: mirror.RolePrincipal, Seq: 1, Gate: mirror.GateOpen, Wait: mirror.WaitNone, Ship: true}
 	require.NoError(t, d.watch(ctx, duty))
 	d.have.looked = time.Time{}

@@ -64,15 +64,13 @@ func (s *Server) Tail(ctx context.Context, slot string, after mirror.LSN, w io.W
 	}
 	conn, err := s.connectForLong(ctx, "tail", map[string]string{ // whatever the role has: nothing may be lost in the text
 		"datestyle": "ISO", "intervalstyle": "postgres", "extra_float_digits": "3", "bytea_output": "hex",
+		"client_encoding": "UTF8", // JSON is UTF-8
 	})
 	if err != nil {
 		return TailSummary{}, fmt.Errorf("read tail: %w", err)
 	}
 	defer hangUp(conn)
-	// JSON is UTF-8. Of SQL_ASCII the server knows no conversion, and refuses what is not UTF-8 already.
-	_, err = conn.Exec(ctx, `SELECT set_config('client_encoding',
-		CASE current_setting('server_encoding') WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END, false)`)
-	if err != nil {
+	if _, err := conn.Exec(ctx, unconvertedSQL); err != nil {
 		return TailSummary{}, fmt.Errorf("read tail: %w", err)
 	}
 	t := newTail(after, w)
