@@ -4,12 +4,10 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -128,64 +126,4 @@ func pgDumpMajor(ctx context.Context, program string) (int, error) {
 		return 0, fmt.Errorf("%s is not PostgreSQL's pg_dump", program)
 	}
 	return strconv.Atoi(string(match[1]))
-}
-
-// libpqEnv returns the environment for a program that uses libpq and shall connect as dsn says. Everything goes by the
-// environment, which other users of the machine cannot read as they can a command line. Parameters that only pgx knows
-// are left behind.
-func libpqEnv(environ []string, dsn Secret) ([]string, error) {
-	cfg, err := parseDSN(dsn)
-	if err != nil {
-		return nil, err
-	}
-	env := slices.DeleteFunc(slices.Clone(environ), func(v string) bool {
-		return slices.ContainsFunc([]string{"PGHOSTADDR=", "PGSERVICE=", "PGOPTIONS="}, func(name string) bool {
-			return strings.HasPrefix(v, name)
-		})
-	})
-	env = append(env, "PGHOST="+cfg.Host, "PGPORT="+strconv.Itoa(int(cfg.Port)), "PGUSER="+cfg.User,
-		"PGDATABASE="+cfg.Database, "PGAPPNAME="+namePrefix+"baseline", "LC_ALL=C")
-	if cfg.Password != "" {
-		env = append(env, "PGPASSWORD="+cfg.Password)
-	}
-	for name, value := range dsnWords(string(dsn)) {
-		switch name {
-		case "sslmode", "sslrootcert", "sslcert", "sslkey", "gssencmode", "options":
-			env = append(env, "PG"+strings.ToUpper(name)+"="+value)
-		case "channel_binding":
-			env = append(env, "PGCHANNELBINDING="+value)
-		}
-	}
-	return env, nil
-}
-
-// parameters are those of a connection URL. As libpq reads them, and other than in a form, a plus sign is no blank.
-func parameters(u *url.URL) url.Values {
-	// What cannot be read is left out, as in url.URL.Query; parseDSN has found the whole to be valid.
-	all, _ := url.ParseQuery(strings.ReplaceAll(u.RawQuery, "+", "%2B"))
-	return all
-}
-
-// dsnWords reads the parameters of a connection string in either form, which parseDSN has found to be valid.
-func dsnWords(dsn string) map[string]string {
-	words := map[string]string{}
-	if strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://") {
-		if u, err := url.Parse(dsn); err == nil {
-			for name, values := range parameters(u) {
-				words[name] = values[len(values)-1]
-			}
-		}
-		return words
-	}
-	// name = value, where a value with blanks stands in quotes and a backslash takes the next character as it is.
-	word := regexp.MustCompile(`(?s)\s*([a-z_]+)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s\\]|\\.)*)`)
-	escaped := regexp.MustCompile(`(?s)\\(.)`)
-	for _, match := range word.FindAllStringSubmatch(dsn, -1) {
-		value := match[2]
-		if strings.HasPrefix(value, "'") {
-			value = value[1 : len(value)-1]
-		}
-		words[match[1]] = escaped.ReplaceAllString(value, "$1")
-	}
-	return words
 }

@@ -257,20 +257,6 @@ func testBaselineShowsNoSecret(t *testing.T, p *testPair) {
 	require.NotContains(t, err.Error(), canary)
 }
 
-func TestLibpqEnv(t *testing.T) {
-	for dsn, want := range map[string][]string{
-		"postgres://u:p%20w@h:99/d%20b?sslmode=disable&options=-c%20a%3Db+c&pool_max_conns=3": {
-			"HOME=/", "PGHOST=h", "PGPORT=99", "PGUSER=u", "PGDATABASE=d b", "PGPASSWORD=p w", "PGSSLMODE=disable", "PGOPTIONS=-c a=b+c"},
-		`host=h user=u password='p\'w' dbname = d sslmode=disable channel_binding=disable`: {
-			"HOME=/", "PGHOST=h", "PGPORT=5432", "PGUSER=u", "PGDATABASE=d", "PGPASSWORD=p'w", "PGSSLMODE=disable",
-			"PGCHANNELBINDING=disable"},
-	} {
-		env, err := libpqEnv([]string{"HOME=/", "PGSERVICE=x", "PGHOSTADDR=1.2.3.4", "PGOPTIONS=-c x=y"}, Secret(dsn))
-		require.NoError(t, err)
-		require.ElementsMatch(t, append(want, "PGAPPNAME=dbmirror baseline", "LC_ALL=C"), env)
-	}
-}
-
 func TestBaselineConfigRefuses(t *testing.T) {
 	good := BaselineConfig{Principal: "a", Mirror: "b", Snapshot: "00000003-0000001B-1"}
 	for says, change := range map[string]func(*BaselineConfig){

@@ -2,7 +2,6 @@ package pglog
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -90,24 +89,6 @@ func Dial(ctx context.Context, dsn Secret, session string) (*Server, error) {
 		return nil, fmt.Errorf("dial server: %w", err)
 	}
 	return s, nil
-}
-
-// parseDSN keeps the parser's error to itself: it may quote the text.
-func parseDSN(dsn Secret) (*pgx.ConnConfig, error) {
-	base, err := pgx.ParseConfig(string(dsn))
-	if err != nil {
-		return nil, errors.New("the connection string (not shown) is not valid: give a URL postgres://user@host:port/database or key=value words")
-	}
-	for _, f := range base.Fallbacks {
-		if f.Host != base.Host || f.Port != base.Port {
-			return nil, errors.New("the connection string (not shown) names several servers: name the one that is administered")
-		}
-	}
-	if base.Database == "" {
-		base.Database = base.User
-	}
-	base.ValidateConnect = nil // target_session_attrs is for clients
-	return base, nil
 }
 
 // connConfig is the configuration of an administrative connection for a purpose that is shown in its name. Settings are

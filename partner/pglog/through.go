@@ -98,6 +98,9 @@ func throughSocket(dsn Secret, dir string, port int) (Secret, error) {
 	if seconds := int64(cfg.ConnectTimeout.Seconds()); seconds > 0 {
 		words["connect_timeout"] = strconv.FormatInt(seconds, 10)
 	}
+	if cfg.RequireAuth != "" {
+		words["require_auth"] = cfg.RequireAuth // which the server at the other end still asks, or does not
+	}
 	maps.Copy(words, cfg.RuntimeParams)
 	var text strings.Builder
 	quote := strings.NewReplacer(`\`, `\\`, `'`, `\'`)

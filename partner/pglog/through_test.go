@@ -44,6 +44,11 @@ func TestThroughSocketKeepsRoleAndDatabase(t *testing.T) {
 	cfg, err := parseDSN(made)
 	require.NoError(t, err)
 	require.Equal(t, map[string]string{"options": "-c geqo=off", "application_name": "it+s&"}, cfg.RuntimeParams)
+	made, err = throughSocket("host=far user=u require_auth=scram-sha-256,md5", dir, 1)
+	require.NoError(t, err)
+	cfg, err = parseDSN(made)
+	require.NoError(t, err)
+	require.Equal(t, "scram-sha-256,md5", cfg.RequireAuth)
 	_, err = throughSocket("postgres://u@far/db?=hidden", dir, 1)
 	require.ErrorContains(t, err, `the setting "", which cannot be`)
 	_, err = throughSocket("host=h password='hidden", dir, 1)
@@ -70,6 +75,7 @@ func FuzzThroughSocket(f *testing.F) {
 	f.Add(`host='a b' user=u dbname='d\'b' password=\\ options=x\`, `/d'i\r`)
 	f.Add("postgres:///?host=/a&user=u", "/x y")
 	f.Add("postgres://?=", "/")
+	f.Add("postgres://?user=", "/")
 	f.Fuzz(func(t *testing.T, dsn, dir string) {
 		before, err := parseDSN(Secret(dsn))
 		if err != nil || dir == "" || dir[0] != '/' || filepath.Clean(dir) != dir || bytesOfControl(dir) {

@@ -255,6 +255,10 @@ func TestWaitWhereTheServersFilesAreBroken(t *testing.T) {
 	adminExec(t, dsn, "ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (theirs)'")
 	_, err := s.WaitMirror(ctx, mirrorA)
 	require.NoError(t, err)
+	adminEventually(t, "the name is in force", func() bool {
+		st, err := s.Waiting(ctx)
+		return err == nil && st.Name == mirrorA
+	})
 	path := adminValue[string](t, s, "SELECT current_setting('config_file')")
 	whole, err := os.ReadFile(path)
 	require.NoError(t, err)
