@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -23,6 +24,12 @@ func FuzzNote(f *testing.F) {
 	f.Add([]byte(`{"Findings":[` + strings.Repeat("{},", noteLimit) + `{}]}`))
 	f.Add([]byte(`{"Trouble":"` + strings.Repeat("x", endpoint.MaxBody) + `"}`))
 	f.Add([]byte(`{}{}`))
+	f.Add([]byte(`{"Trouble":"` + strings.Repeat("\xff", 40000) + `"}`))
+	f.Add([]byte(`{"Findings":[{"Text":"\n` + strings.Repeat("x", endpoint.MaxBody-40) + `"}]}`))
+	f.Add([]byte(`{` + strings.Repeat(`"Ready":1,`, 6000) + `"Ready":1}`))
+	f.Add([]byte(`{` + strings.Repeat(`"Findings":[`+strings.Repeat("{},", noteLimit-1)+`{}],`, 600) + `"Ready":true}`))
+	f.Add([]byte(`{"Timing":{"Ping":` + strings.Repeat("9", 60000) + `}}`))
+	f.Add([]byte(`{"Findings":null}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) > endpoint.MaxBody {
 			return // the endpoint refuses it
@@ -39,7 +46,7 @@ func FuzzNote(f *testing.F) {
 		if len(n.Trouble) <= troubleLimit && len(n.Findings) == len(again.Findings) {
 			require.Equal(t, n, again)
 		}
-		_, err = decodeNote(append(bytes.TrimSpace(b), '0'))
+		_, err = decodeNote(append(slices.Clip(bytes.TrimSpace(b)), '0'))
 		require.Error(t, err, "trailing bytes")
 	})
 }

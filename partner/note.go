@@ -1,7 +1,6 @@
 package partner
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/f19126b3/dbmirror/mirror"
 	"github.com/f19126b3/dbmirror/mirror/host"
@@ -37,37 +37,61 @@ type note struct {
 // findings are at most noteLimit when they are read.
 type findings []backend.Finding
 
-// UnmarshalJSON reads one finding after the other: a note of many small ones must not take many times its size.
+// UnmarshalJSON counts before it reads: a note of many small findings must not take many times its size.
 func (f *findings) UnmarshalJSON(b []byte) error {
-	if string(b) == "null" {
-		return nil
+	_, commas := countCommas(b)
+	if commas >= noteLimit {
+		return fmt.Errorf("more than %d findings", noteLimit)
 	}
-	d := json.NewDecoder(bytes.NewReader(b))
-	if t, err := d.Token(); err != nil || t != json.Delim('[') {
-		return errors.Join(errors.New("findings are not a list"), err)
-	}
-	for d.More() {
-		if len(*f) == noteLimit {
-			return fmt.Errorf("more than %d findings", noteLimit)
-		}
-		*f = append(*f, backend.Finding{})
-		if err := d.Decode(&(*f)[len(*f)-1]); err != nil {
-			return err
-		}
-	}
-	return nil
+	read := make([]backend.Finding, 0, commas+1)
+	err := json.Unmarshal(b, &read)
+	*f = read
+	return err
 }
 
+// decodeNote reads what the other partner has said. What no partner says is refused before it is read: JSON that is made
+// for it takes ten times its size.
 func decodeNote(body []byte) (n note, err error) {
+	if !utf8.Valid(body) {
+		return n, errors.New("it is no UTF-8")
+	}
+	if commas, _ := countCommas(body); commas > commaLimit {
+		return n, fmt.Errorf("it has more than %d parts", commaLimit)
+	}
 	err = json.Unmarshal(body, &n)
 	return n, err
+}
+
+// countCommas counts the commas of JSON that stand in no string: all of them, and those of the outermost list or object.
+func countCommas(b []byte) (all, outermost int) {
+	depth, quoted := 0, false
+	for i := 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case c == '"':
+			quoted = !quoted
+		case quoted && c == '\\':
+			i++
+		case quoted:
+		case c == '[' || c == '{':
+			depth++
+		case c == ']' || c == '}':
+			depth--
+		case c == ',':
+			all++
+			if depth == 1 {
+				outermost++
+			}
+		}
+	}
+	return all, outermost
 }
 
 const (
 	noteEvery   = 2 * time.Second
 	noteRetry   = 250 * time.Millisecond
-	noteFresh   = 5 * noteEvery // an older one says nothing of the present
-	noteLimit   = 30            // findings in a note
+	noteFresh   = 5 * noteEvery  // an older one says nothing of the present
+	noteLimit   = 30             // findings in a note
+	commaLimit  = 10 * noteLimit // between the parts of a note: one with noteLimit findings has two thirds of them
 	noteTimeout = 2 * time.Second
 	// troubleLimit bounds the trouble in a note, in bytes: in JSON a byte takes six at most.
 	troubleLimit = 8 << 10
