@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,7 +22,7 @@ import (
 
 // handOver has partner-a hand over to partner-b, which is lost as soon as it has asked for the role. A backup of
 // the server of partner-a was made before the last commit that it acknowledged. Its program, if it is elected again, ends
-// before it has looked at its database.
+// before it has looked at its database. The witness stands still until thaw: nobody is elected before.
 func handOver(t *testing.T) *pair {
 	p := newPair(t)
 	p.order = func(o *orders) {
@@ -41,15 +42,24 @@ func handOver(t *testing.T) *pair {
 	copyDir(t, p.data(), p.data()+".backup")
 	require.NoError(t, p.pg[mirror.PartnerA].Restart(t.Context()))
 	p.launch(mirror.PartnerA)
+	p.awaitOf(mirror.PartnerA, "there", func(st Status) bool { return st.Role == mirror.RolePrincipal }) // or partner-b takes it for lost
 	p.launch(mirror.PartnerB)
 	require.Equal(t, mirror.PartnerA, p.settle())
 	p.exec(mirror.PartnerA, "INSERT INTO ledger(id) VALUES (2)")
 	at, err := json.Marshal(crash{crashpoint.RedoUndrained, mirror.RolePrincipal})
 	require.NoError(t, err)
 	p.post(mirror.PartnerA, "/crash?at="+url.QueryEscape(string(at)))
+	require.NoError(t, p.signal(mirror.Witness, syscall.SIGSTOP))
 	p.command("hand over", func() error { return p.give(mirror.PartnerA, "/failover") })
 	p.awaitCrash(mirror.PartnerB)
+	p.awaitOf(mirror.PartnerA, "one that has handed over", func(st Status) bool { return st.Record.Principal == mirror.PartnerB })
 	return p
+}
+
+// thaw lets the witness go on.
+func (p *pair) thaw() {
+	p.t.Helper()
+	require.NoError(p.t, p.signal(mirror.Witness, syscall.SIGCONT))
 }
 
 // data is the data directory of the server of partner-a.
@@ -110,6 +120,7 @@ func TestPutBackBeforeElection(t *testing.T) {
 	t.Parallel()
 	p := handOver(t)
 	p.kill(mirror.PartnerA)
+	p.thaw()
 	require.NoError(t, p.pg[mirror.PartnerB].Kill())
 	hard := hardState(t, p, mirror.PartnerA)
 	require.True(t, hard.Record.Principal == mirror.PartnerB && hard.Record.InSync, "handed over: %+v", hard.Record)
@@ -129,6 +140,7 @@ func TestPutBackAfterElection(t *testing.T) {
 	t.Parallel()
 	p := handOver(t)
 	require.NoError(t, p.pg[mirror.PartnerB].Kill())
+	p.thaw()
 	p.awaitCrash(mirror.PartnerA)
 	require.Equal(t, mirror.PartnerA, hardState(t, p, mirror.PartnerA).Record.Principal)
 	p.putBack()
@@ -154,6 +166,7 @@ func TestElectedAgainAfterHandover(t *testing.T) {
 	t.Parallel()
 	p := handOver(t)
 	require.NoError(t, p.pg[mirror.PartnerB].Kill())
+	p.thaw()
 	p.awaitCrash(mirror.PartnerA)
 	p.start(mirror.PartnerA)
 	p.await(mirror.PartnerA, "serving", 20*time.Second, func(st Status) bool { return st.Serving && st.Gate == mirror.GateOpen })
