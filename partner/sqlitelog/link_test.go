@@ -21,6 +21,9 @@ const (
 	session = "0123456789abcdef0123456789abcdef"
 	first   = mirror.RoleSeq(1)
 	name    = "dbmirror_01234567_m_1"
+
+	// silence ends a stream that nothing comes on. Nobody follows anew here, so only what is stuck may take so long.
+	silence = time.Minute
 )
 
 // link is a principal and its mirror, connected by pipes, as two partners would have them.
@@ -151,7 +154,7 @@ type running struct {
 }
 
 func (l *link) follow(t *testing.T) *running {
-	stream, err := l.m.Follow(backend.Source{Reign: l.reign, Name: name, Silence: 10 * time.Second})
+	stream, err := l.m.Follow(backend.Source{Reign: l.reign, Name: name, Silence: silence})
 	require.NoError(t, err)
 	redoes, err := l.m.NewRedo()
 	require.NoError(t, err)
@@ -181,6 +184,16 @@ func (l *link) same(t *testing.T, r *running) {
 	t.Helper()
 	require.NoError(t, r.redo.Drain(context.Background(), mirror.Position{Seq: first, LSN: l.a.End()}))
 	requireEqual(t, l.a, l.b)
+}
+
+// reported waits until the principal knows that the mirror, which follows, has hardened everything.
+func (l *link) reported(t *testing.T) {
+	t.Helper()
+	ctx := context.Background()
+	end, err := l.p.WaitMirror(ctx, name)
+	require.NoError(t, err)
+	require.NoError(t, l.a.settled(ctx, end))
+	require.NoError(t, l.p.WaitNone(ctx))
 }
 
 func TestPrincipalAndMirror(t *testing.T) {

@@ -183,7 +183,7 @@ func TestGapsAreRefused(t *testing.T) {
 			must(t, l.a, smallTable)
 			l.seed(t)
 			c.spoil(t, l)
-			stream, err := l.m.Follow(backend.Source{Reign: l.reign, Name: "m", Silence: time.Second})
+			stream, err := l.m.Follow(backend.Source{Reign: l.reign, Name: "m", Silence: silence})
 			require.NoError(t, err)
 			err = stream.Run(ctx, l.queue)
 			require.Equal(t, c.reason, backend.ReasonOf(err), "%v", err)
@@ -222,6 +222,7 @@ func TestLogIsKeptForTheMirrorAndNotLonger(t *testing.T) {
 	require.Greater(t, retained, int64(2_000_000))
 	r := l.follow(t)
 	l.same(t, r)
+	l.reported(t) // what is hardened and redone need not be reported yet
 	r.stop(t)
 	for range 3 {
 		must(t, l.a, "INSERT INTO t (a) VALUES (1)")
@@ -271,7 +272,7 @@ func TestSeedRefusesWhatHoldsSomething(t *testing.T) {
 func (l *link) records(t *testing.T) (all []redo.Record) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	stream, err := l.m.Follow(backend.Source{Reign: l.reign, Name: name, Silence: 10 * time.Second})
+	stream, err := l.m.Follow(backend.Source{Reign: l.reign, Name: name, Silence: silence})
 	require.NoError(t, err)
 	ended := make(chan error, 1)
 	go func() { ended <- stream.Run(ctx, l.queue) }()

@@ -2,12 +2,33 @@ package sqlitelog
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"zombiezen.com/go/sqlite"
 )
+
+// errGrown ends a context of untilGrown.
+var errGrown = errors.New("the log has grown")
+
+// untilGrown is a context that ends when the log of a database has grown: with it a Write commits, and does not go on
+// waiting.
+func untilGrown(t *testing.T, db *DB) context.Context {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	db.mu.Lock()
+	grown := db.mu.grown
+	db.mu.Unlock()
+	go func() {
+		select {
+		case <-grown:
+			cancel(errGrown)
+		case <-ctx.Done(): // with the test
+		}
+	}()
+	return ctx
+}
 
 // What could not be written down for the next start is not taken for written: a database whose commits were let go must
 // let none go when it starts again.
@@ -37,9 +58,8 @@ func TestWhomToWaitForAfterAStart(t *testing.T) {
 	require.NoError(t, db.Close())
 
 	db = open(t, Config{Path: db.cfg.Path})
-	short, cancel = context.WithTimeout(ctx, 100*time.Millisecond)
-	defer cancel()
-	err := db.Write(short, func(conn *sqlite.Conn) error { return runOnce(conn, "INSERT INTO t (a) VALUES (3)") })
+	err := db.Write(untilGrown(t, db), func(conn *sqlite.Conn) error { return runOnce(conn, "INSERT INTO t (a) VALUES (3)") })
 	var unconfirmed *UnconfirmedError
 	require.ErrorAs(t, err, &unconfirmed)
+	require.ErrorIs(t, err, errGrown)
 }

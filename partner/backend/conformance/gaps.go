@@ -59,7 +59,7 @@ func gaps(r *rig) {
 func (s *side) refuses(from backend.Reign, reason mirror.Reason, why string) {
 	t := s.r.t
 	t.Helper()
-	stream, err := s.db.Follow(backend.Source{Reign: from, Name: s.r.name(from.Seq, 1), Silence: silence})
+	stream, err := s.db.Follow(backend.Source{Reign: from, Name: s.r.name(from.Seq, 1), Silence: patience})
 	require.NoError(t, err)
 	before := s.queue.Hardened()
 	err = stream.Run(s.r.ctx(), s.queue)
