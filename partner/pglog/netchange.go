@@ -249,7 +249,7 @@ func (n *netChanges) update(run *netRun, c rowChange) bool {
 // changeKey redoes an update of a key as a delete and an insert, where the new row is known whole and nothing else in
 // the table's row would be lost by it.
 func (n *netChanges) changeKey(run *netRun, c rowChange, row Tuple) bool {
-	if c.table.localColumns || hasUnchanged(row) {
+	if len(c.table.local) > 0 || hasUnchanged(row) {
 		n.single(run, c)
 		return true
 	}

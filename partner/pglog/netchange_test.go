@@ -90,7 +90,11 @@ func (d dumbTable) play(t *rapid.T, n *netChanges) {
 }
 
 func netTestTable(whole, local bool) *redoTable {
-	return &redoTable{name: "t", columns: make([]redoColumn, 3), written: []int{0, 1, 2}, key: []int{0}, wholeRow: whole, localColumns: local}
+	t := &redoTable{name: "t", columns: make([]redoColumn, 3), written: []int{0, 1, 2}, key: []int{0}, wholeRow: whole}
+	if local {
+		t.local = []string{"own"}
+	}
+	return t
 }
 
 func textValue(s string) Value { return Value{Kind: 't', Data: []byte(s)} }

@@ -378,8 +378,8 @@ func (s *redoSession) queueOne(ctx context.Context, c *rowChange) error {
 		name, statement = "delete one", t.deleteOne
 		item.params = textParams(nil, c.old, t.finder())
 	default:
-		set := t.sent(c.new)
-		name, statement = "update one"+string(t.maskOf(nil, c.new)), func() redoStatement { return t.updateOne(set) }
+		set := t.sent(c)
+		name, statement = "update one"+string(t.bitsOf(set)), func() redoStatement { return t.updateOne(set) }
 		old := c.old
 		if old == nil {
 			old = c.new
@@ -394,15 +394,33 @@ func (s *redoSession) queueOne(ctx context.Context, c *rowChange) error {
 	return nil
 }
 
-// sent gives the columns that an update of one row sets: all that the stream sent, the key too.
-func (t *redoTable) sent(row Tuple) []int {
+// sent gives the columns that an update of one row sets: all that the stream sent, the key too, but for those that an
+// UPDATE may not set where they are known to keep their value.
+func (t *redoTable) sent(c *rowChange) []int {
 	var columns []int
-	for _, c := range t.written {
-		if row[c].Kind != 'u' {
-			columns = append(columns, c)
+	for _, i := range t.written {
+		if c.new[i].Kind != 'u' && !(t.columns[i].always && c.keeps(i)) {
+			columns = append(columns, i)
 		}
 	}
 	return columns
+}
+
+// keeps tells whether a column of an updated row is known to have the value that it had.
+func (c *rowChange) keeps(i int) bool {
+	if c.old == nil {
+		return slices.Contains(c.table.finder(), i)
+	}
+	return (c.table.wholeRow || slices.Contains(c.table.finder(), i)) && sameValue(c.old[i], c.new[i])
+}
+
+// bitsOf has a bit for each of the columns.
+func (t *redoTable) bitsOf(columns []int) []byte {
+	bits := make([]byte, (len(t.columns)+7)/8)
+	for _, c := range columns {
+		bits[c/8] |= 1 << (c % 8)
+	}
+	return bits
 }
 
 // textParams appends values as parameters in text form, which the types' own input functions read.

@@ -2,6 +2,7 @@ package pglog
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgtype"
@@ -51,19 +52,24 @@ func (t *redoTable) insertSet() redoStatement {
 		t.ident, t.list(t.written), strings.Join(fields, ", "), from), oids}
 }
 
-// updateSet sets the given columns of the rows found by key. The parameters are the key's arrays, then the columns'.
-func (t *redoTable) updateSet(set []int) redoStatement {
-	from, oids := t.unnestOf(append(append([]int(nil), t.key...), set...))
+// updateSet sets the given columns of the rows found by key. The parameters are the key's arrays, then the columns'. A
+// column that may not be set must have the value already: an identity that changed is for updateOne.
+func (t *redoTable) updateSet(columns []int) redoStatement {
+	from, oids := t.unnestOf(append(append([]int(nil), t.key...), columns...))
 	var sets []string
-	for _, c := range set {
+	where := t.joined()
+	for _, c := range columns {
+		if t.columns[c].always {
+			where += fmt.Sprintf(" AND t.%s OPERATOR(pg_catalog.=) %s", t.columns[c].ident, t.field(c))
+			continue
+		}
 		sets = append(sets, fmt.Sprintf("%s = %s", t.columns[c].ident, t.field(c)))
 	}
-	if len(set) == 0 {
-		c := t.columns[t.key[0]].ident
-		sets = []string{c + " = t." + c}
+	if len(sets) == 0 { // that the rows are there counts all the same
+		return redoStatement{fmt.Sprintf("SELECT FROM %s%s AS t, %s WHERE %s", t.only, t.ident, from, where), oids}
 	}
 	return redoStatement{fmt.Sprintf("UPDATE %s%s AS t SET %s FROM %s WHERE %s",
-		t.only, t.ident, strings.Join(sets, ", "), from, t.joined()), oids}
+		t.only, t.ident, strings.Join(sets, ", "), from, where), oids}
 }
 
 func (t *redoTable) deleteSet() redoStatement {
@@ -106,16 +112,39 @@ func (t *redoTable) insertOne() redoStatement {
 
 // updateOne sets columns of the one row that the parameters after them find.
 func (t *redoTable) updateOne(set []int) redoStatement {
+	oids := append(t.types(set), t.types(t.finder())...)
 	var sets []string
 	for n, c := range set {
+		if t.columns[c].always {
+			return redoStatement{t.replaceOne(set), oids}
+		}
 		sets = append(sets, fmt.Sprintf("%s = $%d", t.columns[c].ident, n+1))
 	}
-	if len(set) == 0 {
-		c := t.columns[t.finder()[0]].ident
-		sets = []string{c + " = t." + c}
+	if len(set) == 0 { // that the row is there counts all the same
+		return redoStatement{fmt.Sprintf("SELECT FROM %s%s AS t WHERE %s", t.only, t.ident, t.found(0)), oids}
 	}
 	return redoStatement{fmt.Sprintf("UPDATE %s%s AS t SET %s WHERE %s",
-		t.only, t.ident, strings.Join(sets, ", "), t.found(len(set))), append(t.types(set), t.types(t.finder())...)}
+		t.only, t.ident, strings.Join(sets, ", "), t.found(len(set))), oids}
+}
+
+// replaceOne does what updateOne does where an UPDATE may not set one of the columns: it takes the row away and puts it
+// back with all that is not set as it was.
+func (t *redoTable) replaceOne(set []int) string {
+	var values []string
+	for _, c := range t.written {
+		value := "old." + t.columns[c].ident
+		if n := slices.Index(set, c); n >= 0 {
+			value = fmt.Sprintf("$%d", n+1)
+		}
+		values = append(values, value)
+	}
+	columns := t.list(t.written)
+	for _, ident := range t.local {
+		columns += ", " + ident
+		values = append(values, "old."+ident)
+	}
+	return fmt.Sprintf("WITH old AS (DELETE FROM %s%s AS t WHERE %s RETURNING t.*) INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM old",
+		t.only, t.ident, t.found(len(set)), t.ident, columns, strings.Join(values, ", "))
 }
 
 func (t *redoTable) deleteOne() redoStatement {

@@ -28,9 +28,9 @@ type redoTable struct {
 	// anyOrder is true when rows of different keys cannot be in each other's way, so that a set may be redone in the order
 	// of the keys.
 	anyOrder bool
-	// localColumns is true when the table here has columns that the stream does not know. Their values must survive an
-	// update, so a key change must not become a delete and an insert.
-	localColumns bool
+	// local are the quoted names of the columns here that the stream does not know and that are not generated. Their values
+	// must survive an update, so a key change must not become a delete and an insert that knows nothing of them.
+	local []string
 	// prepared are the names of the statements that the connection has for this table, if it was in that epoch of the
 	// connection's statements.
 	prepared   map[string]string
@@ -47,6 +47,7 @@ type redoColumn struct {
 	equal       string // the operator of the key's index, or of an index that it leads
 	notNull     bool
 	generated   bool
+	always      bool // GENERATED ALWAYS AS IDENTITY: no UPDATE may set it
 }
 
 // localColumn is a column of the local table as the catalog has it.
@@ -68,7 +69,7 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')`
 
 const localColumnsSQL = `
-SELECT a.attname::text, a.attnotnull, a.atthasdef OR a.attidentity <> '', a.attgenerated <> '',
+SELECT a.attname::text, a.attnotnull, a.atthasdef OR a.attidentity <> '', a.attgenerated <> '', a.attidentity = 'a',
        b.oid::int8, b.typarray::int8, b.typcategory = 'A' OR b.typtype = 'c' OR b.typdelim <> ',', format_type(b.oid, -1)
 FROM pg_attribute a
 CROSS JOIN LATERAL (
@@ -149,7 +150,7 @@ func localColumns(ctx context.Context, conn *pgx.Conn, oid int64) ([]localColumn
 		var c localColumn
 		var typeOID, arrayOID int64
 		var cast bool
-		err := row.Scan(&c.name, &c.notNull, &c.filled, &c.generated, &typeOID, &arrayOID, &cast, &c.typeName)
+		err := row.Scan(&c.name, &c.notNull, &c.filled, &c.generated, &c.always, &typeOID, &arrayOID, &cast, &c.typeName)
 		c.ident = pgx.Identifier{c.name}.Sanitize()
 		c.typeOID, c.arrayOID = uint32(typeOID), uint32(arrayOID)
 		c.form = arrayFormOf(c.typeOID, c.arrayOID, cast)
@@ -190,7 +191,7 @@ func (t *redoTable) match(rel *Relation, local []localColumn, indexes []localInd
 		if l.generated || slices.ContainsFunc(rel.Columns, func(c RelColumn) bool { return c.Name == l.name }) {
 			continue
 		}
-		t.localColumns = true
+		t.local = append(t.local, l.ident)
 		if l.notNull && !l.filled {
 			return fmt.Errorf("column %s exists only here and can be neither null nor filled by a default: %w", l.name, errNotHere)
 		}
