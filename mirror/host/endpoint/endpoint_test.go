@@ -230,7 +230,7 @@ func TestTableIsCopied(t *testing.T) {
 }
 
 func TestNobodyThere(t *testing.T) {
-	s := tcpSite(t, Limits{})
+	s := newSite(t, lasting(t), Limits{}, echoing)
 	c := s.client(t, PartnerB)
 	_, err := c.Send(t.Context(), "ping", nil)
 	require.NoError(t, err)

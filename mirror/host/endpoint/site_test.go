@@ -9,9 +9,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/big"
+	mathrand "math/rand/v2"
 	"net"
 	"net/url"
 	"strings"
@@ -195,6 +198,18 @@ func tcpSite(t testing.TB, limits Limits) *site {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	return newSite(t, listener, limits, echoing)
+}
+
+// lasting listens where one can listen again later: below the ports that systems give to whoever asks for any, which is
+// taken by then otherwise, once in a long while.
+func lasting(t testing.TB) (listener net.Listener) {
+	t.Helper()
+	err := errors.New("no port was tried")
+	for tries := 0; err != nil && tries < 100; tries++ {
+		listener, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20000+mathrand.IntN(12000)))
+	}
+	require.NoError(t, err)
+	return listener
 }
 
 // pipeSite listens inside the process, for tests in a bubble of synthetic time.
