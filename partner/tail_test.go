@@ -33,12 +33,14 @@ func (r reluctant) Open(ctx context.Context, env backend.Env) (backend.Database,
 	return &reluctantDatabase{Database: database, reluctant: r}, err
 }
 
-// Undo fails for longer than two files can have the same time in their names, and then leaves it to a copy.
+// Undo fails a few times, and for longer than two files can have the same time in their names, and then leaves it to a
+// copy.
 func (d *reluctantDatabase) Undo(context.Context, backend.Reign, mirror.LSN) error {
-	if d.tries.Add(1) == 1 {
+	tries := d.tries.Add(1)
+	if tries == 1 {
 		d.began = time.Now()
 	}
-	if time.Since(d.began) < 2500*time.Millisecond {
+	if tries <= 3 || time.Since(d.began) < 2500*time.Millisecond {
 		return errors.New("the disk is full")
 	}
 	return backend.ErrCannotUndo
