@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,8 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pglogrepl"
-	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/f19126b3/dbmirror/mirror"
@@ -127,11 +125,13 @@ func staleCommands(t *testing.T, p *pair) {
 	p.resume()
 }
 
+// journalled waits until something is in a partner's journal, which is written after what it tells of shows.
 func (p *pair) journalled(s mirror.Server, what string) {
 	p.t.Helper()
-	journal, err := os.ReadFile(filepath.Join(p.dir, s.String(), "journal.jsonl"))
-	require.NoError(p.t, err)
-	require.Contains(p.t, string(journal), what)
+	require.Eventually(p.t, func() bool {
+		journal, err := os.ReadFile(filepath.Join(p.dir, s.String(), "journal.jsonl"))
+		return err == nil && strings.Contains(string(journal), what)
+	}, 20*time.Second, 10*time.Millisecond, "%q is not in the journal of %s", what, s)
 }
 
 // slotAdvanced (S15): a stranger has moved the slot while the mirror was away: what he took is missing, and no silent gap.
@@ -147,56 +147,46 @@ func slotAdvanced(t *testing.T, p *pair) {
 }
 
 // stranger connects to the principal's server under the name that commits wait for and says that it has flushed all log
-// there will ever be, for as long as it is let.
-func (p *pair) stranger(ctx context.Context, user string) error {
+// there will ever be, until that is believed. Of two of one name the one is believed who connected first, so the mirror's
+// connection must break for a moment.
+func (p *pair) stranger(ctx context.Context) error {
 	name := p.partner[mirror.PartnerA].Status().Waiting
-	dsn, err := url.Parse(p.pg[mirror.PartnerA].DSN("app") + "&replication=true&application_name=" + name)
-	if err != nil {
-		return err
-	}
-	dsn.User = url.User(user)
-	conn, err := pgconn.Connect(ctx, dsn.String())
+	conn, err := pgx.Connect(ctx, p.pg[mirror.PartnerA].DSN("postgres"))
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	system, err := pglogrepl.IdentifySystem(ctx, conn)
+	stranger, _, err := p.attach(ctx, mirror.PartnerA, "postgres", name)
 	if err != nil {
 		return err
 	}
-	options := pglogrepl.CreateReplicationSlotOptions{Temporary: true, Mode: pglogrepl.PhysicalReplication}
-	if _, err := pglogrepl.CreateReplicationSlot(ctx, conn, "stranger", "", options); err != nil {
+	defer func() { _ = stranger.Close(context.WithoutCancel(ctx)) }()
+	_, err = conn.Exec(ctx, "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_replication WHERE application_name = $1 AND pid <> $2", name, int32(stranger.PID()))
+	if err != nil {
 		return err
 	}
-	err = pglogrepl.StartReplication(ctx, conn, "stranger", system.XLogPos, pglogrepl.StartReplicationOptions{Mode: pglogrepl.PhysicalReplication})
-	for n := range 12 {
-		if err != nil {
-			return err
-		}
-		if n == 4 { // of two of one name the older connection is believed, so the mirror's must break for a moment
-			p.exec(mirror.PartnerA, fmt.Sprintf("SELECT pg_terminate_backend(pid) FROM pg_stat_replication WHERE application_name = '%s' AND pid <> %d", name, conn.PID()))
-		}
-		// A report counts when the walsender has sent all there was; it goes on as soon as it is read from.
-		reading, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
-		_, _ = conn.ReceiveMessage(reading)
-		cancel()
-		err = pglogrepl.SendStandbyStatusUpdate(ctx, conn, pglogrepl.StandbyStatusUpdate{WALWritePosition: 1<<64 - 1, WALFlushPosition: 1<<64 - 1, WALApplyPosition: 1<<64 - 1})
-	}
-	return err
+	return p.believed(ctx, conn, stranger, 1<<64-1)
 }
 
 // strangerKeptOut (S7): a role without the right to replicate, and one that pg_hba.conf rejects, are refused by the
 // server.
 func strangerKeptOut(t *testing.T, p *pair) {
 	p.exec(mirror.PartnerA, "CREATE ROLE plain LOGIN; CREATE ROLE replicator LOGIN REPLICATION")
-	require.ErrorContains(t, p.stranger(t.Context(), "plain"), "replication")
+	attach := func(user string) error {
+		stranger, _, err := p.attach(t.Context(), mirror.PartnerA, user, p.partner[mirror.PartnerA].Status().Waiting)
+		if err == nil {
+			err = stranger.Close(t.Context())
+		}
+		return err
+	}
+	require.ErrorContains(t, attach("plain"), "replication")
 	hba := rows(t, p.pg[mirror.PartnerA], "postgres", "SHOW hba_file")[0]
 	kept, err := os.ReadFile(hba)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(hba, append([]byte("host replication replicator 127.0.0.1/32 reject\n"), kept...), 0o600))
 	p.exec(mirror.PartnerA, "SELECT pg_reload_conf()")
 	require.Eventually(t, func() bool {
-		err := p.stranger(t.Context(), "replicator")
+		err := attach("replicator")
 		return err != nil && strings.Contains(err.Error(), "pg_hba.conf rejects replication connection")
 	}, 5*time.Second, 50*time.Millisecond)
 	require.NoError(t, os.WriteFile(hba, kept, 0o600))
@@ -211,8 +201,11 @@ func strangerKeptOut(t *testing.T, p *pair) {
 func strangerLetIn(t *testing.T, p *pair) {
 	before := p.partner[mirror.PartnerA].Status().Record
 	connecting := p.connecting(mirror.PartnerA)
-	began := time.Now()
-	require.NoError(t, p.stranger(t.Context(), "postgres"))
+	var began time.Time
+	require.Eventually(t, func() bool {
+		began = time.Now()
+		return p.stranger(t.Context()) == nil
+	}, 30*time.Second, 10*time.Millisecond, "the mirror is always quicker")
 	p.await(mirror.PartnerA, "alarmed", 30*time.Second, func(st Status) bool { return !st.Record.InSync && st.Record.Change > before.Change })
 	took := time.Since(began)
 	connecting = max(connecting, p.connecting(mirror.PartnerA))

@@ -228,13 +228,6 @@ func (c *chaos) visit(ctx context.Context, s mirror.Server, do func(*pgx.Conn) e
 	return do(conn)
 }
 
-// pause waits for a while.
-func (c *chaos) pause(d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	<-t.C
-}
-
 // carryOut lets a fault happen, and says whether it struck.
 func (c *chaos) carryOut(f *fault) (struck bool, err error) {
 	c.pause(f.at)

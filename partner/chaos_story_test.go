@@ -3,7 +3,6 @@ package partner
 import (
 	"bytes"
 	"context"
-	"errors"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -232,7 +231,7 @@ func (c *chaos) poison(limit time.Duration) (stranger *pgconn.PgConn) {
 			return err
 		}
 		var end pglogrepl.LSN
-		if stranger, end, err = c.attach(ctx, name); err != nil {
+		if stranger, end, err = c.attach(ctx, c.principal, "postgres", name); err != nil {
 			return err
 		}
 		if err = c.believed(ctx, conn, stranger, end+1<<40); err != nil {
@@ -241,23 +240,4 @@ func (c *chaos) poison(limit time.Duration) (stranger *pgconn.PgConn) {
 		return err
 	}))
 	return stranger
-}
-
-// believed reports a position until the server has taken it for the mirror's, or has it and takes another's.
-func (c *chaos) believed(ctx context.Context, conn *pgx.Conn, stranger *pgconn.PgConn, position pglogrepl.LSN) error {
-	for sync := false; ; c.pause(5 * time.Millisecond) {
-		err := pglogrepl.SendStandbyStatusUpdate(ctx, stranger, pglogrepl.StandbyStatusUpdate{WALWritePosition: position})
-		if err != nil || sync { // one report has come after it was seen to count
-			return err
-		}
-		var heard bool
-		err = conn.QueryRow(ctx, `SELECT coalesce(flush_lsn = $2::text::pg_lsn, false) AND state = 'streaming', sync_state = 'sync'
-			FROM pg_stat_replication WHERE pid = $1`, int32(stranger.PID()), position.String()).Scan(&heard, &sync)
-		if err == nil && heard && !sync {
-			err = errors.New("the server believes another walsender")
-		}
-		if err != nil {
-			return err
-		}
-	}
 }

@@ -117,7 +117,7 @@ func strange(c *chaos, f *fault) (func() error, error) {
 
 // impersonate reads the log until ctx ends, and returns how many messages of it were reported.
 func (c *chaos) impersonate(ctx context.Context, name string) (read int, err error) {
-	conn, end, err := c.attach(ctx, name)
+	conn, end, err := c.attach(ctx, c.principal, "postgres", name)
 	if err != nil {
 		return 0, err
 	}
@@ -140,25 +140,6 @@ func (c *chaos) impersonate(ctx context.Context, name string) (read int, err err
 			}
 		}
 	}
-}
-
-// attach begins to read the principal's log under a name, and returns where it ends.
-func (c *chaos) attach(ctx context.Context, name string) (*pgconn.PgConn, pglogrepl.LSN, error) {
-	conn, err := pgconn.Connect(ctx, c.pg[c.principal].DSN("app")+"&replication=true&application_name="+name)
-	if err != nil {
-		return nil, 0, err
-	}
-	system, err := pglogrepl.IdentifySystem(ctx, conn)
-	if err == nil {
-		_, err = conn.Exec(ctx, "CREATE_REPLICATION_SLOT stranger TEMPORARY PHYSICAL").ReadAll()
-	}
-	if err == nil {
-		err = pglogrepl.StartReplication(ctx, conn, "stranger", system.XLogPos, pglogrepl.StartReplicationOptions{Mode: pglogrepl.PhysicalReplication})
-	}
-	if err != nil {
-		conn.Close(ctx)
-	}
-	return conn, system.XLogPos, err
 }
 
 // waitedFor is the name that commits wait for at the principal.
