@@ -1,13 +1,10 @@
 package pglog
 
 import (
-	"context"
 	"testing"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
-	"github.com/f19126b3/dbmirror/mirror"
 	"github.com/f19126b3/dbmirror/partner/pgtest"
 	"github.com/f19126b3/dbmirror/partner/redo"
 )
@@ -30,10 +27,7 @@ func TestTextOfNoEncoding(t *testing.T) {
 	s.exec("CREATE PUBLICATION p FOR ALL TABLES")
 	start := s.createSlot()
 	s.log = newLog(t, start, redo.Config{})
-	require.NoError(t, EnsureProgress(t.Context(), target))
-	require.NoError(t, pgx.BeginFunc(t.Context(), target, func(tx pgx.Tx) error {
-		return SetProgress(t.Context(), tx, redoSessionName, mirror.Position{Seq: testSeq, LSN: start})
-	}))
+	beginRedo(t, target, start)
 
 	cfg := s.config()
 	cfg.DSN = Secret(s.server.DSN("here"))
@@ -45,14 +39,7 @@ func TestTextOfNoEncoding(t *testing.T) {
 	s.exec(`INSERT INTO t VALUES (E'alone\xff', 'plain', '{}')`)
 	s.reach(r)
 
-	again, err := NewRedo(RedoConfig{DSN: Secret(s.server.DSN("there")), Session: redoSessionName})
-	require.NoError(t, err)
-	ctx, stop := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- again.Run(ctx, s.log.Queue) }()
-	require.NoError(t, again.Drain(ctx, s.log.Hardened()))
-	stop()
-	<-done
+	s.redo("there")
 	r.end(t)
 
 	const all = "SELECT count(*) || md5(string_agg(encode(textsend(t::text), 'hex'), ',' ORDER BY k)) FROM t"

@@ -59,6 +59,7 @@ func redoSettings(session string) map[string]string {
 		"bytea_output":                        "hex",
 		"array_nulls":                         "on",
 		"xmloption":                           "content",
+		"lc_monetary":                         "C",
 		"standard_conforming_strings":         "on",
 		"default_transaction_isolation":       "read committed",
 		"default_transaction_read_only":       "off",

@@ -53,6 +53,10 @@ func (c StreamConfig) connConfig() (*pgconn.Config, error) {
 		"bytea_output":                "hex",
 		"client_encoding":             "UTF8",
 		"standard_conforming_strings": "on",
+		// Names are written whole, for redo has nothing else in its search path; amounts of money as in C, for the two
+		// databases need not agree on a locale.
+		"search_path": "pg_catalog",
+		"lc_monetary": "C",
 	} {
 		config.RuntimeParams[name] = value
 	}
