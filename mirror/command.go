@@ -69,8 +69,11 @@ func (s *Session) establish(c Command) error {
 	}
 	r.Members[s.hard.Self], r.Members[other] = s.hard.Incarnation, s.peers[other].incarnation
 	if c.Incarnation != 0 {
-		if !s.linked(Witness) || s.peers[Witness].incarnation != c.Incarnation {
+		switch {
+		case !s.linked(Witness) || s.peers[Witness].incarnation != c.Incarnation:
 			return s.deny(c, ReasonNoWitness, "start the witness first, or establish without one")
+		case s.peers[Witness].taken:
+			return s.deny(c, ReasonBusy, "the witness already belongs to a session: give the new one another Session on all three servers, or remove the witness's state of it if that is over")
 		}
 		r.Members[Witness] = c.Incarnation
 	}

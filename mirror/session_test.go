@@ -129,6 +129,9 @@ func TestRefusalsOnFacts(t *testing.T) {
 		"establish without the witness": {RoleNone, Command{Kind: CommandEstablish, Incarnation: 3}, func(s *Session) {
 			s.peers[PartnerB] = peer{incarnation: 2}
 		}, ReasonNoWitness},
+		"establish with a taken witness": {RoleNone, Command{Kind: CommandEstablish, Incarnation: 3}, func(s *Session) {
+			s.peers[PartnerB], s.peers[Witness] = peer{incarnation: 2}, peer{incarnation: 3, taken: true}
+		}, ReasonBusy},
 		"fail over, unconfirmed":            {RolePrincipal, Command{Kind: CommandFailover}, func(s *Session) { s.hard.Promised++ }, ReasonNotConfirmed},
 		"fail over, not shown SYNCHRONIZED": {RolePrincipal, Command{Kind: CommandFailover}, func(s *Session) { s.shown = StateSynchronizing }, ReasonNotSynchronized},
 		"fail over, not whole":              {RolePrincipal, Command{Kind: CommandFailover}, func(s *Session) { s.whole = false }, ReasonBusy},
