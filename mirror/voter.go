@@ -148,8 +148,8 @@ func (s *Session) adopt(r Record) {
 	s.hard.Record = r
 	s.hard.Promised = max(s.hard.Promised, r.Seq)
 	s.hard.Removed = !r.lists(s.hard.Self, s.hard.Incarnation)
-	if old.Suspended && !r.Suspended {
-		s.failed, s.asked = ReasonNone, ReasonNone // resumed: the data path tries again
+	if old.Suspended && !r.Suspended || r.Principal != old.Principal {
+		s.failed, s.asked = ReasonNone, ReasonNone // resumed, or in another role: the data path tries again
 	}
 	if r.Principal != old.Principal {
 		s.forgoLeases()
