@@ -95,9 +95,10 @@ func (s *Session) granted(m Message) bool {
 // win makes this server principal of the role sequence it asked for.
 func (s *Session) win() {
 	won, how, goal := s.elected(), s.claim.How, s.goal
-	whole := s.whole && how == ElectionAgain
+	whole, unguarded := s.whole && how == ElectionAgain, s.unguarded && how == ElectionAgain
 	s.adopt(won)
 	s.confirm()
+	s.unguarded = unguarded
 	s.whole, s.goal, s.won, s.drained = whole, goal, how != ElectionAgain, how == ElectionTransfer
 	if how == ElectionForced && s.breaks(seeded.ResumeForced) {
 		s.goal = Command{Kind: CommandResume}

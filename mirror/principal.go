@@ -199,10 +199,15 @@ func (s *Session) onWaiting(ev Event) error {
 	return nil
 }
 
-// onWaitLost: commits may have been acknowledged without the mirror although the record says that it has them all. The
-// record is put right first; then SYNCHRONIZED is proven anew.
+// onWaitLost: commits may have been acknowledged without the mirror. Where the record says that it has them all, that is
+// put right first; then SYNCHRONIZED is proven anew. Where it was about to say so, what was proven for that is void. A
+// principal that is about to be elected again has to put its next record right.
 func (s *Session) onWaitLost(ev Event) error {
-	s.unguarded = s.lead() && ev.Seq == s.hard.Record.Seq && s.hard.Record.InSync
+	if s.role() != RolePrincipal || ev.Seq != s.hard.Record.Seq {
+		return nil
+	}
+	s.unguarded = s.hard.Record.InSync
+	s.sync = syncing{}
 	return nil
 }
 

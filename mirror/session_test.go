@@ -261,6 +261,28 @@ func TestSeedingIsRefused(t *testing.T) {
 	require.Zero(t, fx.State.Aligned)
 }
 
+// TestWaitLostBeforeElectedAgain: a principal that is about to be elected again finds that commits did not wait for the
+// mirror. The record that it wins says that the mirror has everything: it is put right.
+func TestWaitLostBeforeElectedAgain(t *testing.T) {
+	s := established(t, RolePrincipal)
+	members := s.hard.Record.Members
+	_, err := s.Step(Event{Kind: EventReceived, Message: Message{
+		Kind: MessagePing, From: PartnerB, To: PartnerA, Incarnation: members[PartnerB], Promised: 5, Record: s.hard.Record, Reason: ReasonPromised,
+	}})
+	require.NoError(t, err)
+	require.Equal(t, ElectionAgain, s.claim.How)
+	_, err = s.Step(Event{Kind: EventWaitLost, Seq: s.hard.Record.Seq})
+	require.NoError(t, err)
+	won := s.elected()
+	require.True(t, won.InSync)
+	fx, err := s.Step(Event{Kind: EventReceived, Message: Message{
+		Kind: MessageGrant, From: Witness, To: PartnerA, Incarnation: members[Witness], Promised: won.Seq, Record: won, Seq: won.Seq,
+	}})
+	require.NoError(t, err)
+	require.Equal(t, won.Seq, fx.State.Record.Seq)
+	require.False(t, fx.State.Record.InSync, "record %s", fx.State.Record.Version())
+}
+
 // TestRemovedWitnessGrantsNothing: a witness that was removed has learned of the next role sequence, and is asked to vote
 // for that by a candidate that does not know yet that it has won.
 func TestRemovedWitnessGrantsNothing(t *testing.T) {
