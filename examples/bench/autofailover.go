@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -17,6 +15,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/f19126b3/dbmirror/examples/internal/trio"
 )
 
 // errNotInstalled is returned when the programs of a peer are not on this machine.
@@ -80,7 +80,7 @@ func (a *autoFailover) begin(ctx context.Context) error {
 		return err
 	}
 	for i := range a.ports {
-		if a.ports[i], err = freePort(); err != nil {
+		if a.ports[i], err = trio.FreePort(); err != nil {
 			return err
 		}
 	}
@@ -325,17 +325,4 @@ func children(pid int) (found []int) {
 		}
 	}
 	return found
-}
-
-// freePort is a port of loopback that nobody listens on now. It lies below the ports that systems give to whoever asks
-// for any: a connection that took it before the server listens, or while the server is down, would keep the server away.
-func freePort() (int, error) {
-	for range 100 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000)))
-		if err == nil {
-			defer l.Close()
-			return l.Addr().(*net.TCPAddr).Port, nil
-		}
-	}
-	return 0, errors.New("find a free port: none of 100 between 20000 and 32000 is free")
 }

@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/f19126b3/dbmirror/examples/internal/trio"
 	"github.com/f19126b3/dbmirror/mirror"
 	"github.com/f19126b3/dbmirror/mirror/host"
 	"github.com/f19126b3/dbmirror/mirror/host/endpoint"
@@ -138,7 +139,7 @@ func (l *lab) newCrowd(sessions int) (*crowd, error) {
 			return c, err
 		}
 	}
-	port, err := freePort()
+	port, err := trio.FreePort()
 	if err != nil {
 		return c, err
 	}

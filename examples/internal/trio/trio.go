@@ -14,8 +14,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/big"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -70,40 +68,6 @@ func (t *Trio) Page(p mirror.Server) Page { return t.page[p] }
 
 // Dir is the directory of one server.
 func (t *Trio) Dir(p mirror.Server) string { return t.path(p, "d") }
-
-// takePorts picks the addresses of the endpoints and the operators. They lie below the ports that systems give to
-// whoever asks for any, so that nobody takes one while its process is down.
-func (t *Trio) takePorts() error {
-	var held []net.Listener
-	defer func() {
-		for _, l := range held {
-			l.Close()
-		}
-	}()
-	take := func() (string, error) {
-		for range 100 {
-			n, err := rand.Int(rand.Reader, big.NewInt(12000))
-			if err != nil {
-				return "", err
-			}
-			if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20000+n.Int64())); err == nil {
-				held = append(held, l)
-				return l.Addr().String(), nil
-			}
-		}
-		return "", errors.New("find a free port: none of 100 between 20000 and 32000 is free")
-	}
-	var err error
-	for p := mirror.PartnerA; p <= mirror.Witness && err == nil; p++ {
-		t.addr[p], err = take()
-	}
-	for p := mirror.PartnerA; p <= mirror.PartnerB && err == nil; p++ {
-		var addr string
-		addr, err = take()
-		t.page[p] = Page(addr)
-	}
-	return err
-}
 
 // life is how long the certificates are valid.
 const life = 24 * time.Hour
