@@ -105,11 +105,22 @@ type result struct {
 	err error
 }
 
-// hang starts a write and returns when its commit waits for a mirror. Writes before the setting is in force go through.
+// waiting counts the commits that wait for a mirror.
+func waiting(t *testing.T, pg *pgtest.Server) string {
+	t.Helper()
+	count, err := pg.Psql(t.Context(), "postgres", "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+	require.NoError(t, err)
+	return count
+}
+
+// hang starts a write and returns when its commit waits for a mirror. Writes before the setting is in force go through; one
+// that ran out of patience before it was seen is ended, as it would be in the way of the next.
 func hang(t *testing.T, n *notes, pg *pgtest.Server) <-chan result {
 	t.Helper()
 	var done chan result
 	start := func() {
+		sql(t, pg, "postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+		eventually(t, "rid of commits that wait", func() bool { return waiting(t, pg) == "0" })
 		done = make(chan result, 1)
 		go func(done chan result) {
 			outcome, err := n.tryWrite(context.WithoutCancel(t.Context()), "1", "hanging")
@@ -123,8 +134,7 @@ func hang(t *testing.T, n *notes, pg *pgtest.Server) <-chan result {
 			start()
 		default:
 		}
-		waiting, err := pg.Psql(t.Context(), "postgres", "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
-		return err == nil && waiting == "1"
+		return waiting(t, pg) == "1"
 	})
 	return done
 }
@@ -143,9 +153,7 @@ func TestOutcomeOfACommitThatStopsWaiting(t *testing.T) {
 	got := <-hang(t, n, pg)
 	require.Equal(t, unknown, got.outcome, "our patience ends: the commit is not canceled")
 	require.ErrorIs(t, got.err, context.DeadlineExceeded)
-	waiting, err := pg.Psql(t.Context(), "postgres", "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
-	require.NoError(t, err)
-	require.Equal(t, "1", waiting, "it waits on")
+	require.Equal(t, "1", waiting(t, pg), "it waits on")
 
 	written := make(chan string, 1)
 	go func() {
