@@ -3,7 +3,8 @@ package sqlitelog
 import (
 	"strings"
 
-	"zombiezen.com/go/sqlite"
+	"modernc.org/libc"
+	lib "modernc.org/sqlite/lib"
 )
 
 // guard says, when a statement is compiled, whether a client may run it: inside a transaction of Write, or of Read, which
@@ -15,16 +16,22 @@ type guard struct {
 	refused *RefusedError
 }
 
-// Authorize is called by SQLite.
-func (g *guard) Authorize(a sqlite.Action) sqlite.AuthResult {
+// action is what a statement would do; what first and second name depends on op.
+type action struct {
+	op                    int32
+	first, second, schema string
+}
+
+// authorize is called by SQLite.
+func (g *guard) authorize(_ *libc.TLS, _ uintptr, op int32, first, second, schema, _ uintptr) int32 {
 	if g.trusted {
-		return sqlite.AuthResultOK
+		return lib.SQLITE_OK
 	}
-	if why := g.judge(a); why != nil {
+	if why := g.judge(action{op, libc.GoString(first), libc.GoString(second), libc.GoString(schema)}); why != nil {
 		g.refused = why
-		return sqlite.AuthResultDeny
+		return lib.SQLITE_DENY
 	}
-	return sqlite.AuthResultOK
+	return lib.SQLITE_OK
 }
 
 // own runs f with this package's rights.
@@ -35,24 +42,31 @@ func (g *guard) own(f func() error) error {
 	return f()
 }
 
-func (g *guard) judge(a sqlite.Action) *RefusedError {
-	switch a.Type() {
-	case sqlite.OpTransaction:
-		return &RefusedError{a.Operation() + " inside of Write or Read", "return from the function instead, with an error to roll back; SAVEPOINT is allowed"}
-	case sqlite.OpAttach, sqlite.OpDetach:
+func (g *guard) judge(a action) *RefusedError {
+	switch a.op {
+	case lib.SQLITE_TRANSACTION:
+		return &RefusedError{a.first + " inside of Write or Read", "return from the function instead, with an error to roll back; SAVEPOINT is allowed"}
+	case lib.SQLITE_ATTACH, lib.SQLITE_DETACH:
 		return &RefusedError{"ATTACH, DETACH and VACUUM cannot be mirrored", "use the one database that this DB has"}
-	case sqlite.OpPragma:
-		return g.judgePragma(strings.ToLower(a.Pragma()), a.PragmaArg())
-	case sqlite.OpCreateVTable:
-		return g.judgeModule(strings.ToLower(a.Module()))
-	case sqlite.OpInsert, sqlite.OpUpdate, sqlite.OpDelete, sqlite.OpDropTable, sqlite.OpAlterTable, sqlite.OpCreateTable,
-		sqlite.OpCreateIndex, sqlite.OpCreateTrigger, sqlite.OpCreateTempTrigger:
-		if a.Database() == "temp" && a.Type() != sqlite.OpCreateTempTrigger {
-			return nil
-		}
-		if t := a.Table(); ours(t) || strings.EqualFold(t, "sqlite_dbpage") {
-			return &RefusedError{"table " + t + " is not for clients", "leave it alone"}
-		}
+	case lib.SQLITE_PRAGMA:
+		return g.judgePragma(strings.ToLower(a.first), a.second)
+	case lib.SQLITE_CREATE_VTABLE:
+		return g.judgeModule(strings.ToLower(a.second))
+	case lib.SQLITE_INSERT, lib.SQLITE_UPDATE, lib.SQLITE_DELETE, lib.SQLITE_DROP_TABLE, lib.SQLITE_CREATE_TABLE:
+		return g.judgeTable(a.schema, a.first)
+	case lib.SQLITE_CREATE_INDEX, lib.SQLITE_CREATE_TRIGGER:
+		return g.judgeTable(a.schema, a.second)
+	case lib.SQLITE_CREATE_TEMP_TRIGGER: // it may be on a table of the file
+		return g.judgeTable("", a.second)
+	case lib.SQLITE_ALTER_TABLE:
+		return g.judgeTable(a.first, a.second)
+	}
+	return nil
+}
+
+func (g *guard) judgeTable(schema, table string) *RefusedError {
+	if schema != "temp" && (ours(table) || strings.EqualFold(table, "sqlite_dbpage")) {
+		return &RefusedError{"table " + table + " is not for clients", "leave it alone"}
 	}
 	return nil
 }

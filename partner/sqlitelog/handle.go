@@ -13,7 +13,8 @@ import (
 
 // The driver does not offer three things of SQLite that mirroring stands on: to be told of each row before it changes,
 // to be told of each statement before it runs, and to have the last word on a commit. They are asked for directly, on
-// the handle that the driver keeps. What the driver calls it is looked up once, and Open fails where that has changed.
+// the handle that the driver keeps, and so is who may compile what, which the driver (1.4.2) loses where a connection is
+// opened while another one is closed. What the driver calls the handle is looked up once, and Open fails where that has changed.
 
 // handle is SQLite's own connection below a driver's connection. It belongs to whoever has the connection's turn.
 type handle struct {
@@ -29,6 +30,8 @@ type hooks struct {
 	trace    func(tls *libc.TLS, event uint32, _, stmt, x uintptr) int32
 	commit   func(tls *libc.TLS, _ uintptr) int32
 	rollback func(tls *libc.TLS, _ uintptr)
+	// authorize is told of the objects' names in an order that depends on what is done.
+	authorize func(tls *libc.TLS, _ uintptr, op int32, first, second, schema, _ uintptr) int32
 }
 
 var errDriver = errors.New("this version of zombiezen.com/go/sqlite is built otherwise than the one in this module's go.mod: use that version")
@@ -52,8 +55,14 @@ func (h *handle) close() {
 	h.tls.Close()
 }
 
+// installAuthorizer makes SQLite ask whether a statement may be compiled.
+func (h *handle) installAuthorizer() {
+	lib.Xsqlite3_set_authorizer(h.tls, h.db, callable(h.hooks.authorize), 0)
+}
+
 // install makes SQLite call the hooks.
 func (h *handle) install() {
+	h.installAuthorizer()
 	lib.Xsqlite3_preupdate_hook(h.tls, h.db, callable(h.hooks.change), 0)
 	lib.Xsqlite3_trace_v2(h.tls, h.db, lib.SQLITE_TRACE_STMT|lib.SQLITE_TRACE_PROFILE, callable(h.hooks.trace), 0)
 	lib.Xsqlite3_commit_hook(h.tls, h.db, callable(h.hooks.commit), 0)

@@ -67,6 +67,7 @@ func liveAndDie(t *testing.T, dir string, point crashpoint.Point, acknowledged m
 	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s:%d:%d", childVariable, dir, point, from), "TMPDIR="+dir)
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
+	cmd.Stderr = cmd.Stdout // a panic is told there
 	require.NoError(t, cmd.Start())
 	some := 1 + rand.IntN(60)
 	lines := bufio.NewScanner(out)

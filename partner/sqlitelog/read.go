@@ -13,24 +13,27 @@ import (
 // reader is a connection that cannot write.
 type reader struct {
 	conn  *sqlite.Conn
+	h     *handle
 	guard *guard
 }
 
 func openReader(cfg Config) (_ *reader, err error) {
-	conn, err := sqlite.OpenConn(cfg.Path, sqlite.OpenReadOnly)
+	conn, err := connect(cfg.Path, sqlite.OpenReadOnly)
 	if err != nil {
 		return nil, err
 	}
-	r := &reader{conn, &guard{}}
+	r := &reader{conn: conn, guard: &guard{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.close())
 		}
 	}()
 	conn.SetBusyTimeout(cfg.BusyTimeout)
-	if err := conn.SetAuthorizer(r.guard); err != nil {
+	if r.h, err = handleOf(conn); err != nil {
 		return nil, err
 	}
+	r.h.hooks.authorize = r.guard.authorize
+	r.h.installAuthorizer()
 	return r, r.guard.own(func() error {
 		if cfg.Prepare != nil {
 			if err := cfg.Prepare(conn); err != nil {
@@ -46,7 +49,11 @@ func (r *reader) close() error {
 		return nil
 	}
 	r.conn.SetInterrupt(nil)
-	return r.conn.Close()
+	err := disconnect(r.conn)
+	if r.h != nil {
+		r.h.close()
+	}
+	return err
 }
 
 // Read runs f on one state of the database, as it is when Read begins. The connection cannot write, and f must not keep it. When

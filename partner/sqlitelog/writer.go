@@ -39,7 +39,7 @@ func mirroredPragmas() []string { return []string{"user_version", "application_i
 // openWriter opens the connection for clients, or for redo: that one fires no trigger and checks no constraint that the
 // principal has checked.
 func openWriter(cfg Config, redoes bool) (_ *writer, err error) {
-	conn, err := sqlite.OpenConn(cfg.Path, sqlite.OpenReadWrite|sqlite.OpenCreate)
+	conn, err := connect(cfg.Path, sqlite.OpenReadWrite|sqlite.OpenCreate)
 	if err != nil {
 		return nil, err
 	}
@@ -54,10 +54,8 @@ func openWriter(cfg Config, redoes bool) (_ *writer, err error) {
 		return nil, err
 	}
 	w.capture = newCapture(conn, w.h, cfg.MaxTransaction)
+	w.h.hooks.authorize = w.guard.authorize
 	w.h.install()
-	if err := conn.SetAuthorizer(w.guard); err != nil {
-		return nil, err
-	}
 	return w, w.guard.own(func() error {
 		if cfg.Prepare != nil {
 			if err := cfg.Prepare(conn); err != nil {
@@ -118,7 +116,7 @@ func (w *writer) close() error {
 	if w.capture != nil {
 		w.capture.state = captureOff
 	}
-	errs = append(errs, w.conn.Close())
+	errs = append(errs, disconnect(w.conn))
 	if w.h != nil {
 		w.h.close()
 	}
