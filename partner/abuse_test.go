@@ -114,7 +114,7 @@ func staleCommands(t *testing.T, p *pair) {
 	b := p.partner[mirror.PartnerB]
 	old := b.PlanForce().Token
 	require.NoError(t, p.partner[mirror.PartnerA].Suspend(t.Context()))
-	p.await(mirror.PartnerB, "suspended", 10*time.Second, func(st Status) bool { return st.Record.Suspended })
+	p.await(mirror.PartnerB, "suspended", func(st Status) bool { return st.Record.Suspended })
 	before := b.host.Hard()
 	for _, token := range []string{"", old, strings.ToUpper(b.PlanForce().Token), b.PlanForce().Token + "0"} {
 		require.ErrorIs(t, b.ForceService(t.Context(), token), mirror.ErrRefused)
@@ -131,7 +131,7 @@ func (p *pair) journalled(s mirror.Server, what string) {
 	require.Eventually(p.t, func() bool {
 		journal, err := os.ReadFile(filepath.Join(p.dir, s.String(), "journal.jsonl"))
 		return err == nil && strings.Contains(string(journal), what)
-	}, 20*time.Second, 10*time.Millisecond, "%q is not in the journal of %s", what, s)
+	}, patience, 10*time.Millisecond, "%q is not in the journal of %s", what, s)
 }
 
 // slotAdvanced (S15): a stranger has moved the slot while the mirror was away: what he took is missing, and no silent gap.
@@ -188,7 +188,7 @@ func strangerKeptOut(t *testing.T, p *pair) {
 	require.Eventually(t, func() bool {
 		err := attach("replicator")
 		return err != nil && strings.Contains(err.Error(), "pg_hba.conf rejects replication connection")
-	}, 5*time.Second, 50*time.Millisecond)
+	}, patience, 50*time.Millisecond)
 	require.NoError(t, os.WriteFile(hba, kept, 0o600))
 	p.exec(mirror.PartnerA, "SELECT pg_reload_conf()")
 	st := p.partner[mirror.PartnerA].Status()
@@ -205,8 +205,8 @@ func strangerLetIn(t *testing.T, p *pair) {
 	require.Eventually(t, func() bool {
 		began = time.Now()
 		return p.stranger(t.Context()) == nil
-	}, 30*time.Second, 10*time.Millisecond, "the mirror is always quicker")
-	p.await(mirror.PartnerA, "alarmed", 30*time.Second, func(st Status) bool { return !st.Record.InSync && st.Record.Change > before.Change })
+	}, patience, 10*time.Millisecond, "the mirror is always quicker")
+	p.await(mirror.PartnerA, "alarmed", func(st Status) bool { return !st.Record.InSync && st.Record.Change > before.Change })
 	took := time.Since(began)
 	connecting = max(connecting, p.connecting(mirror.PartnerA))
 	t.Logf("alarm after %s; a connection takes %s", took.Round(time.Millisecond), connecting.Round(time.Millisecond))
@@ -216,7 +216,7 @@ func strangerLetIn(t *testing.T, p *pair) {
 		t.Log("two seconds are not demanded: this machine does other work, and a look at the server takes several connections")
 	}
 	p.journalled(mirror.PartnerA, "wait lost")
-	p.await(mirror.PartnerA, "in trouble that names the mend", 30*time.Second, func(st Status) bool {
+	p.await(mirror.PartnerA, "in trouble that names the mend", func(st Status) bool {
 		return st.State != mirror.StateSynchronized && strings.Contains(st.Trouble, "restart the server")
 	})
 	require.NoError(t, p.pg[mirror.PartnerA].Stop("fast"))

@@ -72,7 +72,7 @@ func TestStreamBetweenBackends(t *testing.T) {
 			return false
 		}
 		return string(heard) == hears
-	}, 10*time.Second, 20*time.Millisecond, "%v", err)
+	}, patience, 20*time.Millisecond, "%v", err)
 	defer conn.Close()
 
 	p.halt(mirror.PartnerB)
@@ -90,7 +90,7 @@ func TestStreamBetweenBackends(t *testing.T) {
 func (p *pair) startUp(s mirror.Server) {
 	p.t.Helper()
 	made := p.start(s)
-	require.Eventually(p.t, made.running.Load, 20*time.Second, 10*time.Millisecond)
+	require.Eventually(p.t, made.running.Load, patience, 10*time.Millisecond)
 }
 
 // deaf is a backend whose database takes no streams.
@@ -128,5 +128,5 @@ func TestStreamIsNotTaken(t *testing.T) {
 		require.Empty(t, b)
 		require.NotErrorIs(t, err, context.DeadlineExceeded)
 		return true
-	}, 10*time.Second, 20*time.Millisecond)
+	}, patience, 20*time.Millisecond)
 }

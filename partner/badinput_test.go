@@ -254,7 +254,7 @@ func (b *beginning) end() {
 // failure waits until the partner ends by itself, and returns why.
 func (b *beginning) failure() error {
 	b.t.Helper()
-	limit := time.NewTimer(20 * time.Second)
+	limit := time.NewTimer(patience)
 	defer limit.Stop()
 	select {
 	case <-b.done:
@@ -272,7 +272,7 @@ func (b *beginning) describe() string {
 
 func (b *beginning) await(what string, ok func(Status) bool) Status {
 	b.t.Helper()
-	limit := time.NewTimer(20 * time.Second)
+	limit := time.NewTimer(patience)
 	defer limit.Stop()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

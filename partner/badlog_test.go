@@ -73,7 +73,7 @@ func TestTroubleOfASession(t *testing.T) {
 func (p *pair) suspended(reason mirror.Reason, cause, mend string) {
 	p.t.Helper()
 	for s := mirror.PartnerA; s <= mirror.PartnerB; s++ {
-		p.await(s, "SUSPENDED ("+reason.String()+") with its cause", 20*time.Second, func(st Status) bool {
+		p.await(s, "SUSPENDED ("+reason.String()+") with its cause", func(st Status) bool {
 			return st.State == mirror.StateSuspended && st.Reason == reason &&
 				strings.Contains(st.Trouble, cause) && strings.Contains(st.Trouble, mend)
 		})
@@ -82,7 +82,7 @@ func (p *pair) suspended(reason mirror.Reason, cause, mend string) {
 
 func (p *pair) resume() {
 	p.t.Helper()
-	require.Eventually(p.t, func() bool { return p.partner[mirror.PartnerA].Resume(p.t.Context()) == nil }, 10*time.Second, 50*time.Millisecond)
+	require.Eventually(p.t, func() bool { return p.partner[mirror.PartnerA].Resume(p.t.Context()) == nil }, patience, 50*time.Millisecond)
 }
 
 // restart ends the mirror's program in order, does something while it is away, and starts it again.
@@ -101,7 +101,7 @@ func diskFull(t *testing.T, p *pair, fill func(*testing.T) (release func())) {
 	release := fill(t)
 	p.exec(mirror.PartnerA, "INSERT INTO item(filling) SELECT repeat(md5(i::text), 30) FROM generate_series(1, 600) i")
 	p.suspended(mirror.ReasonDiskFull, "no space left for the redo queue", "make room on its disk")
-	p.await(mirror.PartnerA, "serving alone", 10*time.Second, func(st Status) bool { return st.Serving && st.Exposed })
+	p.await(mirror.PartnerA, "serving alone", func(st Status) bool { return st.Serving && st.Exposed })
 	p.exec(mirror.PartnerA, "INSERT INTO item(filling) VALUES ('alone')")
 	release()
 	p.resume()
@@ -140,7 +140,7 @@ func (p *pair) reigned() string {
 // copiedAnew waits until the mirror has a copy that began elsewhere, and has written down why.
 func (p *pair) copiedAnew(former, why string) {
 	p.t.Helper()
-	p.await(mirror.PartnerB, "a mirror with a new copy", 60*time.Second, func(st Status) bool {
+	p.await(mirror.PartnerB, "a mirror with a new copy", func(st Status) bool {
 		return st.Role == mirror.RoleMirror && st.Aligned && !st.Dirty && p.reigned() != former
 	})
 	journal, err := os.ReadFile(filepath.Join(p.dir, mirror.PartnerB.String(), "journal.jsonl"))
@@ -236,7 +236,7 @@ func looseTable(t *testing.T, p *pair) {
 	}
 	p.exec(mirror.PartnerA, "ALTER TABLE public.loose REPLICA IDENTITY FULL")
 	for s := mirror.PartnerA; s <= mirror.PartnerB; s++ {
-		p.await(s, "without findings", 20*time.Second, func(st Status) bool { return backend.Refuse(st.Findings) == nil })
+		p.await(s, "without findings", func(st Status) bool { return backend.Refuse(st.Findings) == nil })
 	}
 	p.resume()
 }
@@ -245,7 +245,7 @@ func looseTable(t *testing.T, p *pair) {
 func stateLost(t *testing.T, p *pair) {
 	p.restart(func(dir string) { require.NoError(t, os.Remove(filepath.Join(dir, "state"))) })
 	for s := mirror.PartnerA; s <= mirror.PartnerB; s++ {
-		p.await(s, "aware that the mirror is another", 10*time.Second, func(st Status) bool {
+		p.await(s, "aware that the mirror is another", func(st Status) bool {
 			return strings.Contains(st.Trouble, "partner-b has lost its state") && strings.Contains(st.Trouble, "Admit, asked of partner-a")
 		})
 	}
@@ -263,7 +263,7 @@ func (p *pair) started(s mirror.Server, edit func(*Config), cause, mend string) 
 	}
 	p.start(s)
 	for s := mirror.PartnerA; s <= mirror.PartnerB; s++ {
-		p.await(s, "aware of the setting", 20*time.Second, func(st Status) bool {
+		p.await(s, "aware of the setting", func(st Status) bool {
 			return strings.Contains(st.Trouble, cause) && strings.Contains(st.Trouble, mend)
 		})
 	}
@@ -319,7 +319,7 @@ func serverFull(t *testing.T, p *pair) {
 		rows(t, p.pg[mirror.PartnerB], "large", "SELECT count(*)::text FROM item"))
 	// The first session shares the servers, whose commits must not wait for a mirror that goes away.
 	require.NoError(t, q.partner[mirror.PartnerA].Suspend(t.Context()))
-	q.await(mirror.PartnerA, "alone", 10*time.Second, func(st Status) bool { return st.Exposed && st.Waiting == "" })
+	q.await(mirror.PartnerA, "alone", func(st Status) bool { return st.Exposed && st.Waiting == "" })
 }
 
 // electedWithoutLog: a mirror was elected for what it had hardened, and lost that before it was redone. It does not
@@ -333,7 +333,7 @@ func electedWithoutLog(t *testing.T, p *pair) {
 		p.exec(mirror.PartnerB, "SET synchronous_commit = local; UPDATE dbmirror.progress SET lsn = '0/1'")
 	})
 	for s := mirror.PartnerA; s <= mirror.PartnerB; s++ {
-		p.await(s, "aware that the principal is not whole", 10*time.Second, func(st Status) bool {
+		p.await(s, "aware that the principal is not whole", func(st Status) bool {
 			return strings.Contains(st.Trouble, "become principal: the database ends at") && strings.Contains(st.Trouble, "force service on the other one")
 		})
 	}
@@ -353,7 +353,7 @@ func mistakenDSN(t *testing.T, p *pair, s mirror.Server) {
 	err := begin(t, cfg).failure()
 	require.ErrorContains(t, err, "DSN leads to database postgres")
 	require.ErrorContains(t, err, "correct DSN")
-	p.await(s.Other(), "aware of the mistake", 10*time.Second, func(st Status) bool {
+	p.await(s.Other(), "aware of the mistake", func(st Status) bool {
 		return strings.Contains(st.Trouble, s.String()+" has stopped: "+err.Error())
 	})
 	require.Empty(t, rows(t, p.pg[s], "postgres", `SELECT nspname::text FROM pg_namespace WHERE nspname = 'dbmirror'
@@ -402,5 +402,5 @@ func (p *pair) awaitUnfit(b *Partner) {
 		require.NoError(p.t, err)
 		p.t.Logf("%s", text)
 		return len(unmet) == 1 && unmet["this mirror is fit to serve"] == mirror.ReasonSeeding.String()
-	}, 20*time.Second, 300*time.Millisecond, "everything but the lost log speaks for a failover")
+	}, patience, 300*time.Millisecond, "everything but the lost log speaks for a failover")
 }

@@ -52,7 +52,7 @@ func frozenMirrorProgram(c *chaos, w *work) {
 	require.NoError(c.t, c.signal(c.principal.Other(), syscall.SIGSTOP))
 	frozen := time.Now()
 	for w.ledger.latest().Before(frozen.Add(time.Second)) { // what was on its way has arrived long before
-		w.ledger.awaitAck(2 * released)
+		w.ledger.awaitAckWithin(2 * released)
 	}
 	// Whatever is acknowledged now was recorded before: it cannot be seen too late.
 	for _, s := range []mirror.Server{c.principal, mirror.Witness} {
@@ -73,7 +73,7 @@ func frozenMirrorServer(c *chaos, w *work) {
 	require.NoError(c.t, c.pg[c.principal.Other()].Pause())
 	w.ledger.gap()
 	for frozen := time.Now(); time.Since(frozen) < 2*host.Fast().Timeout; {
-		w.ledger.awaitAck(2 * released)
+		w.ledger.awaitAckWithin(2 * released)
 		st, err := c.ask(c.principal)
 		require.NoError(c.t, err)
 		if !st.Exposed {
@@ -114,7 +114,7 @@ func frozenPrincipal(c *chaos, w *work) {
 	w.ledger.run(onItsWay)
 	mark := w.ledger.mark()
 	for w.ledger.server() == former {
-		w.ledger.awaitAck(4 * released)
+		w.ledger.awaitAckWithin(4 * released)
 	}
 	c.t.Logf("the other server acknowledged %s after the principal froze", w.ledger.latest().Sub(frozen).Round(time.Millisecond))
 	late := c.begin(load{dsns: []string{asClientURL(c.pg[former].DSN("app"))}, clients: 4, first: 1 << 40})
@@ -138,7 +138,7 @@ func exposedPrincipal(c *chaos, w *work) {
 	c.kill(lost.Other())
 	killed := time.Now()
 	for w.ledger.latest().Before(killed.Add(time.Second)) {
-		w.ledger.awaitAck(2 * released)
+		w.ledger.awaitAckWithin(2 * released)
 	}
 	c.withhold(lost)
 	c.kill(lost)
@@ -155,7 +155,7 @@ func exposedPrincipal(c *chaos, w *work) {
 	c.release(lost)
 	require.NoError(c.t, c.heal())
 	require.Equal(c.t, lost, c.principal)
-	w.ledger.awaitAck(released)
+	w.ledger.awaitAckWithin(released)
 	require.NotEmpty(c.t, w.ledger.ackedBy(lost, mark))
 }
 
@@ -182,7 +182,7 @@ func endedWaits(c *chaos, w *work) {
 	require.NoError(c.t, c.pg[lost].Kill())
 	require.Empty(c.t, w.ledger.ackedBy(lost, mark), "acknowledged without the mirror")
 	for w.ledger.server() == lost {
-		w.ledger.awaitAck(4 * released)
+		w.ledger.awaitAckWithin(4 * released)
 	}
 	require.NoError(c.t, c.restart(lost))
 	c.release(lost)

@@ -11,14 +11,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/f19126b3/dbmirror/mirror"
-	"github.com/f19126b3/dbmirror/mirror/host"
 	"github.com/f19126b3/dbmirror/partner/backend"
 )
 
 // command asks until the session is ready for it: a change that is under way is finished first.
 func (p *pair) command(what string, ask func() error) {
 	p.t.Helper()
-	deadline := time.NewTimer(10 * time.Second)
+	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -47,7 +46,7 @@ func TestCommands(t *testing.T) {
 	require.Equal(t, p.addr[mirror.PartnerA], b.env().Principal())
 
 	p.command("suspend at the mirror", func() error { return b.Suspend(t.Context()) })
-	p.await(mirror.PartnerA, "suspended and exposed", 10*time.Second, func(st Status) bool {
+	p.await(mirror.PartnerA, "suspended and exposed", func(st Status) bool {
 		return st.State == mirror.StateSuspended && st.Exposed && st.Reason == mirror.ReasonCommand && st.Waiting == ""
 	})
 	p.exec(mirror.PartnerA, "INSERT INTO ledger(id) SELECT generate_series(1, 100)")
@@ -56,27 +55,27 @@ func TestCommands(t *testing.T) {
 	p.awaitEqual()
 
 	p.command("safety OFF", func() error { return a.SetSafety(t.Context(), mirror.SafetyOff) })
-	p.await(mirror.PartnerA, "in high performance mode", 10*time.Second, func(st Status) bool {
+	p.await(mirror.PartnerA, "in high performance mode", func(st Status) bool {
 		return st.Mode == mirror.ModeHighPerformance && st.Waiting == "" && st.State == mirror.StateSynchronized
 	})
 	require.ErrorIs(t, a.Failover(t.Context()), mirror.ErrRefused, "no manual failover with safety OFF")
 	p.exec(mirror.PartnerA, "INSERT INTO ledger(id) SELECT generate_series(101, 200)")
 	p.awaitEqual()
 	p.command("safety FULL", func() error { return a.SetSafety(t.Context(), mirror.SafetyFull) })
-	p.await(mirror.PartnerA, "SYNCHRONIZED with FULL", 20*time.Second, func(st Status) bool {
+	p.await(mirror.PartnerA, "SYNCHRONIZED with FULL", func(st Status) bool {
 		return st.State == mirror.StateSynchronized && st.Record.InSync && st.Waiting != ""
 	})
 
 	p.command("remove the witness", func() error { return a.SetWitness(t.Context(), false) })
-	p.await(mirror.PartnerA, "without a witness", 10*time.Second, func(st Status) bool {
+	p.await(mirror.PartnerA, "without a witness", func(st Status) bool {
 		return !st.Record.HasWitness() && st.Record.OldWitness == 0 && st.Serving
 	})
 	p.command("set the witness again", func() error { return a.SetWitness(t.Context(), true) })
-	p.await(mirror.PartnerB, "with a witness", 10*time.Second, func(st Status) bool { return st.Record.HasWitness() && st.Record.InSync })
+	p.await(mirror.PartnerB, "with a witness", func(st Status) bool { return st.Record.HasWitness() && st.Record.InSync })
 	p.exec(mirror.PartnerA, "INSERT INTO ledger(id) SELECT generate_series(201, 300)")
 
 	p.command("seed anew", func() error { return b.Reseed(t.Context()) })
-	p.await(mirror.PartnerB, "seeding", 10*time.Second, func(st Status) bool { return st.Dirty || st.State == mirror.StateSynchronizing })
+	p.await(mirror.PartnerB, "seeding", func(st Status) bool { return st.Dirty || st.State == mirror.StateSynchronizing })
 	p.awaitSynchronized(mirror.PartnerA)
 	p.awaitEqual()
 	require.ErrorContains(t, a.Reseed(t.Context()), "not the mirror")
@@ -93,7 +92,7 @@ func TestForcedService(t *testing.T) {
 	p.awaitSynchronized(mirror.PartnerA)
 	p.exec(mirror.PartnerA, "INSERT INTO ledger(id) VALUES (1)")
 	p.command("suspend", func() error { return a.Suspend(t.Context()) })
-	p.await(mirror.PartnerA, "suspended", 10*time.Second, func(st Status) bool { return st.State == mirror.StateSuspended && st.Waiting == "" })
+	p.await(mirror.PartnerA, "suspended", func(st Status) bool { return st.State == mirror.StateSuspended && st.Waiting == "" })
 	p.exec(mirror.PartnerA, "INSERT INTO ledger(id) VALUES (2), (3)")
 
 	require.ErrorIs(t, b.ForceService(t.Context(), b.PlanForce().Token), mirror.ErrRefused, "the principal is connected")
@@ -101,14 +100,14 @@ func TestForcedService(t *testing.T) {
 	require.NoError(t, p.pg[mirror.PartnerA].Kill())
 	require.ErrorIs(t, b.ForceService(t.Context(), "01234567-9.9"), mirror.ErrRefused, "a token of another record")
 	p.command("force service", func() error { return b.ForceService(t.Context(), b.PlanForce().Token) })
-	forced := p.await(mirror.PartnerB, "serving by force", 15*time.Second, func(st Status) bool { return st.Serving && st.Gate == mirror.GateOpen })
+	forced := p.await(mirror.PartnerB, "serving by force", func(st Status) bool { return st.Serving && st.Gate == mirror.GateOpen })
 	require.True(t, forced.Record.Forced)
 	require.True(t, forced.Record.Suspended, "forced service suspends the session")
 	p.exec(mirror.PartnerB, "INSERT INTO ledger(id) VALUES (4)")
 
 	require.NoError(t, p.pg[mirror.PartnerA].Restart(t.Context()))
 	p.start(mirror.PartnerA)
-	p.await(mirror.PartnerA, "a closed, suspended mirror", 15*time.Second, func(st Status) bool {
+	p.await(mirror.PartnerA, "a closed, suspended mirror", func(st Status) bool {
 		return st.Role == mirror.RoleMirror && st.State == mirror.StateSuspended && st.Gate == mirror.GateClosed
 	})
 	p.command("resume", func() error { return b.Resume(t.Context()) })
@@ -137,27 +136,27 @@ func TestForcedBack(t *testing.T) {
 	p.awaitSynchronized(mirror.PartnerA)
 	p.exec(mirror.PartnerA, "INSERT INTO ledger(id) VALUES (1)")
 	p.command("suspend", func() error { return a.Suspend(t.Context()) })
-	p.await(mirror.PartnerA, "suspended", 10*time.Second, func(st Status) bool { return st.State == mirror.StateSuspended && st.Waiting == "" })
+	p.await(mirror.PartnerA, "suspended", func(st Status) bool { return st.State == mirror.StateSuspended && st.Waiting == "" })
 	p.exec(mirror.PartnerA, "INSERT INTO ledger(id) VALUES (2), (3)")
 
 	serving := func(st Status) bool { return st.Serving && st.Gate == mirror.GateOpen }
 	p.halt(mirror.PartnerA)
 	require.NoError(t, p.pg[mirror.PartnerA].Kill())
 	p.command("force service", func() error { return b.ForceService(t.Context(), b.PlanForce().Token) })
-	p.await(mirror.PartnerB, "serving by force", 15*time.Second, serving)
+	p.await(mirror.PartnerB, "serving by force", serving)
 	p.halt(mirror.PartnerB)
 	require.NoError(t, p.pg[mirror.PartnerB].Kill())
 
 	require.NoError(t, p.pg[mirror.PartnerA].Restart(t.Context()))
 	a = p.start(mirror.PartnerA)
-	p.await(mirror.PartnerA, "deposed", 15*time.Second, func(st Status) bool { return st.Role == mirror.RoleMirror })
+	p.await(mirror.PartnerA, "deposed", func(st Status) bool { return st.Role == mirror.RoleMirror })
 	p.command("force service back", func() error { return a.ForceService(t.Context(), a.PlanForce().Token) })
-	forced := p.await(mirror.PartnerA, "serving by force", 15*time.Second, serving)
+	forced := p.await(mirror.PartnerA, "serving by force", serving)
 	require.Zero(t, forced.Record.Fork.LSN, "it never followed the other one")
 
 	require.NoError(t, p.pg[mirror.PartnerB].Restart(t.Context()))
 	p.start(mirror.PartnerB)
-	p.await(mirror.PartnerB, "a closed, suspended mirror", 15*time.Second, func(st Status) bool {
+	p.await(mirror.PartnerB, "a closed, suspended mirror", func(st Status) bool {
 		return st.Role == mirror.RoleMirror && st.State == mirror.StateSuspended && st.Gate == mirror.GateClosed
 	})
 	p.command("resume", func() error { return a.Resume(t.Context()) })
@@ -176,9 +175,9 @@ func TestLogBudget(t *testing.T) {
 	a := p.start(mirror.PartnerA)
 	p.awaitSynchronized(mirror.PartnerA)
 	p.halt(mirror.PartnerB)
-	p.await(mirror.PartnerA, "exposed", 10*time.Second, func(st Status) bool { return st.Exposed && st.Reason == mirror.ReasonPartnerLeft })
+	p.await(mirror.PartnerA, "exposed", func(st Status) bool { return st.Exposed && st.Reason == mirror.ReasonPartnerLeft })
 	p.exec(mirror.PartnerA, "INSERT INTO ledger(id) SELECT generate_series(1, 60000)")
-	p.await(mirror.PartnerA, "over its budget", 15*time.Second, func(st Status) bool {
+	p.await(mirror.PartnerA, "over its budget", func(st Status) bool {
 		return st.Record.Suspended && st.Record.Why == mirror.ReasonLogBudget && st.Serving && st.Retained == 0
 	})
 	slots, err := p.pg[mirror.PartnerA].Psql(t.Context(), "app", "SELECT count(*) FROM pg_replication_slots")
@@ -186,7 +185,7 @@ func TestLogBudget(t *testing.T) {
 	require.Contains(t, slots, "0", "the slot is dropped")
 
 	b := p.start(mirror.PartnerB)
-	p.await(mirror.PartnerB, "back", 10*time.Second, func(st Status) bool { return st.State == mirror.StateSuspended })
+	p.await(mirror.PartnerB, "back", func(st Status) bool { return st.State == mirror.StateSuspended })
 	p.command("seed anew", func() error { return b.Reseed(t.Context()) })
 	p.command("resume", func() error { return a.Resume(t.Context()) })
 	p.awaitSynchronized(mirror.PartnerA)
@@ -204,14 +203,14 @@ func TestLogBudgetWhileCommitsHang(t *testing.T) {
 	p.start(mirror.PartnerA)
 	p.awaitSynchronized(mirror.PartnerA)
 	p.halt(mirror.PartnerB)
-	p.await(mirror.PartnerA, "exposed", 10*time.Second, func(st Status) bool { return st.Exposed && st.Waiting == "" })
+	p.await(mirror.PartnerA, "exposed", func(st Status) bool { return st.Exposed && st.Waiting == "" })
 	p.exec(mirror.PartnerA, "ALTER SYSTEM SET synchronous_standby_names = 'absent'")
 	p.exec(mirror.PartnerA, "SELECT pg_reload_conf()")
-	p.await(mirror.PartnerA, "in trouble", 60*time.Second, func(st Status) bool {
+	p.await(mirror.PartnerA, "in trouble", func(st Status) bool {
 		return strings.Contains(st.Trouble, "let commits go on alone") && strings.Contains(st.Trouble, "another standby")
 	})
 	p.exec(mirror.PartnerA, "SET synchronous_commit = local; INSERT INTO ledger(id) SELECT generate_series(1, 60000)", pgx.QueryExecModeSimpleProtocol)
-	p.await(mirror.PartnerA, "over its budget", 60*time.Second, func(st Status) bool {
+	p.await(mirror.PartnerA, "over its budget", func(st Status) bool {
 		return st.Record.Suspended && st.Record.Why == mirror.ReasonLogBudget && st.Retained == 0
 	})
 }
@@ -228,15 +227,15 @@ func TestWithoutWitness(t *testing.T) {
 	p.exec(mirror.PartnerA, "INSERT INTO ledger(id) VALUES (1)")
 
 	p.halt(mirror.PartnerB)
-	p.await(mirror.PartnerA, "alone", 10*time.Second, func(st Status) bool { return st.Exposed && st.Serving })
+	p.await(mirror.PartnerA, "alone", func(st Status) bool { return st.Exposed && st.Serving })
 	p.exec(mirror.PartnerA, "INSERT INTO ledger(id) VALUES (2)")
 	p.halt(mirror.PartnerA)
 	a := p.start(mirror.PartnerA)
-	p.await(mirror.PartnerA, "waiting for its partner, closed", 2*host.Fast().Timeout, func(st Status) bool {
+	p.await(mirror.PartnerA, "waiting for its partner, closed", func(st Status) bool {
 		return st.Role == mirror.RolePrincipal && !st.Confirmed && st.Gate == mirror.GateClosed
 	})
 	p.command("serve", func() error { return a.Serve(t.Context()) })
-	p.await(mirror.PartnerA, "serving", 10*time.Second, func(st Status) bool { return st.Serving && st.Gate == mirror.GateOpen })
+	p.await(mirror.PartnerA, "serving", func(st Status) bool { return st.Serving && st.Gate == mirror.GateOpen })
 	p.exec(mirror.PartnerA, "INSERT INTO ledger(id) VALUES (3)")
 	p.start(mirror.PartnerB)
 	p.awaitSynchronized(mirror.PartnerA)
@@ -258,10 +257,10 @@ func TestSkip(t *testing.T) {
 	stopped := func(st Status) bool {
 		return st.Record.Suspended && st.Record.Why == mirror.ReasonRedoError && st.Redo.Poison != mirror.Position{}
 	}
-	p.await(mirror.PartnerB, "stopped", 10*time.Second, stopped)
+	p.await(mirror.PartnerB, "stopped", stopped)
 	p.halt(mirror.PartnerB)
 	b := p.start(mirror.PartnerB)
-	poison := p.await(mirror.PartnerB, "stopped again", 10*time.Second, stopped).Redo.Poison
+	poison := p.await(mirror.PartnerB, "stopped again", stopped).Redo.Poison
 	p.exec(mirror.PartnerA, "INSERT INTO ledger(id) VALUES (3)")
 
 	require.ErrorIs(t, a.Skip(t.Context(), poison), backend.ErrNotPoison, "it redoes nothing")

@@ -94,7 +94,7 @@ func (s *site) mark(server mirror.Server) bool {
 // until waits for something to become so; false: a program has come to the point before.
 func (s *site) until(what string, so func() bool) bool {
 	s.t.Helper()
-	deadline := time.NewTimer(60 * time.Second)
+	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -140,7 +140,7 @@ func (s *site) brief() string {
 // fails the test when the session is not in a state that the scene has brought about.
 func (s *site) heal() {
 	s.t.Helper()
-	deadline := time.NewTimer(60 * time.Second)
+	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

@@ -100,7 +100,7 @@ func (s *site) meet(c crashCase) int {
 		s.made = true
 	}
 	l := s.loadAt(2, 200)
-	l.awaitAck(20 * time.Second)
+	l.awaitAck()
 	if !c.scene.opens {
 		s.arm()
 	}
@@ -111,7 +111,7 @@ func (s *site) meet(c crashCase) int {
 	}
 	s.disarm()
 	s.heal()
-	l.awaitAck(20 * time.Second)
+	l.awaitAck()
 	l.end()
 	s.awaitEqual()
 	l.check(s.pg[mirror.PartnerA])

@@ -30,10 +30,10 @@ func TestFailedSync(t *testing.T) {
 		{"log of the mirror", failedLog}, {"state of the witness", failedWitness}, {"state of the principal", failedPrincipal},
 	} {
 		l := p.load(2)
-		l.awaitAck(20 * time.Second)
+		l.awaitAck()
 		t.Log(c.name)
 		c.try(p)
-		l.awaitAck(20 * time.Second)
+		l.awaitAck()
 		l.end()
 		p.awaitEqual()
 		l.check(p.pg[mirror.PartnerA])
@@ -45,7 +45,7 @@ func TestFailedSync(t *testing.T) {
 // awaitOf waits until a process shows a status.
 func (p *pair) awaitOf(s mirror.Server, what string, ok func(Status) bool) {
 	p.t.Helper()
-	deadline := time.NewTimer(30 * time.Second)
+	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -88,7 +88,7 @@ func failedLog(p *pair) {
 	p.kill(mirror.PartnerB)
 	p.launch(mirror.PartnerB)
 	p.awaitOf(mirror.PartnerB, "back", func(st Status) bool { return st.Role == mirror.RoleMirror })
-	require.Eventually(p.t, func() bool { return p.give(mirror.PartnerA, "/resume") == nil }, 20*time.Second, 100*time.Millisecond)
+	require.Eventually(p.t, func() bool { return p.give(mirror.PartnerA, "/resume") == nil }, patience, 100*time.Millisecond)
 	p.awaitSettledAt(mirror.PartnerA)
 }
 
@@ -121,7 +121,7 @@ func failedPrincipal(p *pair) {
 // awaitEnd waits until a process has ended because its state could not be written.
 func (p *pair) awaitEnd(s mirror.Server) {
 	p.t.Helper()
-	require.Eventually(p.t, func() bool { return p.ended(s) }, 20*time.Second, 20*time.Millisecond, "%s goes on", s)
+	require.Eventually(p.t, func() bool { return p.ended(s) }, patience, 20*time.Millisecond, "%s goes on", s)
 	log, err := os.ReadFile(p.logFile(s))
 	require.NoError(p.t, err)
 	require.Contains(p.t, string(log), "input/output error; mend the disk and start this program again")

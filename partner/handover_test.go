@@ -103,7 +103,7 @@ func copyDir(t *testing.T, from, to string) {
 // awaitCrash waits until a program has ended itself.
 func (p *pair) awaitCrash(s mirror.Server) {
 	p.t.Helper()
-	require.Eventually(p.t, func() bool { return p.ended(s) }, 30*time.Second, 10*time.Millisecond, "%s does not end", s)
+	require.Eventually(p.t, func() bool { return p.ended(s) }, patience, 10*time.Millisecond, "%s does not end", s)
 	require.FileExists(p.t, filepath.Join(p.dir, s.String(), crashFile))
 	p.kill(s)
 }
@@ -145,7 +145,7 @@ func TestPutBackAfterElection(t *testing.T) {
 	require.Equal(t, mirror.PartnerA, hardState(t, p, mirror.PartnerA).Record.Principal)
 	p.putBack()
 	p.start(mirror.PartnerA)
-	p.await(mirror.PartnerA, "refusing to serve", 20*time.Second, func(st Status) bool {
+	p.await(mirror.PartnerA, "refusing to serve", func(st Status) bool {
 		require.False(t, st.Serving, "it serves")
 		return st.Role == mirror.RolePrincipal && st.Gate == mirror.GateClosed &&
 			strings.Contains(st.Trouble, errPutBack.Error()) && strings.Contains(st.Trouble, "force service on the other one")
@@ -153,7 +153,7 @@ func TestPutBackAfterElection(t *testing.T) {
 	p.halt(mirror.PartnerA)
 	b := p.comeBack()
 	p.command("force service", func() error { return b.ForceService(t.Context(), b.PlanForce().Token) })
-	p.await(mirror.PartnerB, "serving", 15*time.Second, func(st Status) bool { return st.Serving && st.Gate == mirror.GateOpen })
+	p.await(mirror.PartnerB, "serving", func(st Status) bool { return st.Serving && st.Gate == mirror.GateOpen })
 	require.Equal(t, "1 2", p.ids(mirror.PartnerB))
 	p.start(mirror.PartnerA)
 	p.command("resume", func() error { return b.Resume(t.Context()) })
@@ -169,7 +169,7 @@ func TestElectedAgainAfterHandover(t *testing.T) {
 	p.thaw()
 	p.awaitCrash(mirror.PartnerA)
 	p.start(mirror.PartnerA)
-	p.await(mirror.PartnerA, "serving", 20*time.Second, func(st Status) bool { return st.Serving && st.Gate == mirror.GateOpen })
+	p.await(mirror.PartnerA, "serving", func(st Status) bool { return st.Serving && st.Gate == mirror.GateOpen })
 	p.exec(mirror.PartnerA, "INSERT INTO ledger(id) VALUES (3)")
 	require.NoFileExists(t, filepath.Join(p.dir, mirror.PartnerA.String(), handoverFile), "a new reign has begun")
 	require.Equal(t, "1 2 3", p.ids(mirror.PartnerA))

@@ -254,7 +254,13 @@ func (l *ledger) ack(id, seq int64, at mirror.Server) {
 }
 
 // awaitAck waits for the next acknowledgement.
-func (l *ledger) awaitAck(limit time.Duration) {
+func (l *ledger) awaitAck() {
+	l.t.Helper()
+	l.awaitAckWithin(patience)
+}
+
+// awaitAckWithin is awaitAck where commits may not hang for longer.
+func (l *ledger) awaitAckWithin(limit time.Duration) {
 	l.t.Helper()
 	l.mu.Lock()
 	next := l.ackedFrom
@@ -265,6 +271,14 @@ func (l *ledger) awaitAck(limit time.Duration) {
 	case <-next:
 	case <-t.C:
 		l.t.Fatalf("no commit was acknowledged for %s", limit)
+	}
+}
+
+// awaitServer waits until a server acknowledges what was tried after another one had done so.
+func (l *ledger) awaitServer(s mirror.Server) {
+	l.t.Helper()
+	for l.server() != s {
+		l.awaitAck()
 	}
 }
 
@@ -323,7 +337,7 @@ func (l *ledger) check(server *pgtest.Server) {
 
 // audit compares what is in a database with what was promised, when the clients have ended.
 func (l *ledger) audit(server *pgtest.Server) (a audit, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	conn, err := pgx.Connect(ctx, server.DSN("app"))
 	if err != nil {

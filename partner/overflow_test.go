@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
@@ -40,7 +39,7 @@ func TestTransactionLargerThanTheQueue(t *testing.T) {
 	p.awaitSynchronized(mirror.PartnerA)
 	require.NotContains(t, log.String(), tryHarden)
 
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
 	defer cancel()
 	conn, err := pgx.Connect(ctx, p.pg[mirror.PartnerA].DSN("app"))
 	require.NoError(t, err)
@@ -54,7 +53,7 @@ func TestTransactionLargerThanTheQueue(t *testing.T) {
 	}
 
 	told := func(st Status) bool { return strings.Contains(st.Trouble, tryHarden) }
-	st := p.await(mirror.PartnerB, "in trouble with the transaction", 60*time.Second, told)
+	st := p.await(mirror.PartnerB, "in trouble with the transaction", told)
 	found := regexp.MustCompile(`full of a transaction that has not ended: (\d+) bytes of it have come, and Limits.RedoQueue is (\d+), ` +
 		`so that it can never be hardened: start this partner again with Limits.RedoQueue of at least (\d+), and more`).FindStringSubmatch(st.Trouble)
 	require.NotNil(t, found, st.Trouble)
@@ -62,7 +61,7 @@ func TestTransactionLargerThanTheQueue(t *testing.T) {
 	require.Equal(t, fmt.Sprint(queue), found[2])
 	require.InDelta(t, queue*3/4, bytes, float64(queue/4+1<<20), "up to one file of four holds what is not of it")
 	require.GreaterOrEqual(t, least*3/4, bytes)
-	require.Regexp(t, "^partner-b: .*"+tryHarden+".*"+found[0], p.await(mirror.PartnerA, "told of it", 15*time.Second, told).Trouble)
+	require.Regexp(t, "^partner-b: .*"+tryHarden+".*"+found[0], p.await(mirror.PartnerA, "told of it", told).Trouble)
 	require.Equal(t, 1, strings.Count(log.String(), tryHarden), "it is logged once")
 
 	p.halt(mirror.PartnerB)
@@ -71,7 +70,7 @@ func TestTransactionLargerThanTheQueue(t *testing.T) {
 	require.NoError(t, tx.Commit(ctx))
 	p.awaitSynchronized(mirror.PartnerA)
 	p.awaitEqual()
-	p.await(mirror.PartnerB, "out of trouble", 15*time.Second, func(st Status) bool { return st.Trouble == "" })
+	p.await(mirror.PartnerB, "out of trouble", func(st Status) bool { return st.Trouble == "" })
 }
 
 func number(t *testing.T, s string) int64 {

@@ -154,10 +154,14 @@ func (p *pair) halt(s mirror.Server) {
 	}
 }
 
+// patience is how long a test waits for what must happen. It only ends one that hangs: nothing takes so long, even on a
+// machine that does other work.
+const patience = 90 * time.Second
+
 // await waits until a partner's status is as wanted.
-func (p *pair) await(s mirror.Server, what string, limit time.Duration, ok func(Status) bool) Status {
+func (p *pair) await(s mirror.Server, what string, ok func(Status) bool) Status {
 	p.t.Helper()
-	deadline := time.NewTimer(limit)
+	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -169,25 +173,39 @@ func (p *pair) await(s mirror.Server, what string, limit time.Duration, ok func(
 		select {
 		case <-tick.C:
 		case <-deadline.C:
-			p.t.Fatalf("%s is not %s after %s: %s %s (%s) trouble=%q duty={%s} findings=%v", s, what, limit, st.Role, st.State, st.Reason, st.Trouble, st.Duty, st.Findings)
+			p.t.Fatalf("%s is not %s after %s: %s %s (%s) trouble=%q duty={%s} findings=%v", s, what, patience, st.Role, st.State, st.Reason, st.Trouble, st.Duty, st.Findings)
 		}
 	}
 }
 
 func (p *pair) awaitSynchronized(principal mirror.Server) {
 	p.t.Helper()
-	p.await(principal, "the serving principal, SYNCHRONIZED", 90*time.Second, func(st Status) bool {
+	p.await(principal, "the serving principal, SYNCHRONIZED", func(st Status) bool {
 		return st.Role == mirror.RolePrincipal && st.State == mirror.StateSynchronized && st.Serving && st.Gate == mirror.GateOpen
 	})
-	p.await(principal.Other(), "the mirror, SYNCHRONIZED", 60*time.Second, func(st Status) bool {
+	p.await(principal.Other(), "the mirror, SYNCHRONIZED", func(st Status) bool {
 		return st.Role == mirror.RoleMirror && st.State == mirror.StateSynchronized && st.Gate == mirror.GateReadOnly
 	})
+}
+
+// promptly does what must take less than a limit, and does it again where it took longer, three times at most. The times
+// that are guaranteed are those of a machine that is not overloaded, and this one may have other work for a moment.
+func promptly(t *testing.T, what string, limit time.Duration, try func() time.Duration) {
+	t.Helper()
+	for n := 1; ; n++ {
+		took := try()
+		t.Logf("%s: %s", what, took.Round(time.Millisecond))
+		if took < limit {
+			return
+		}
+		require.Less(t, n, 3, "%s takes %s and longer, again and again", what, limit)
+	}
 }
 
 // exec runs SQL on a server's database as a client.
 func (p *pair) exec(s mirror.Server, sql string, args ...any) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	conn, err := pgx.Connect(ctx, p.pg[s].DSN("app"))
 	require.NoError(p.t, err)
@@ -199,7 +217,7 @@ func (p *pair) exec(s mirror.Server, sql string, args ...any) {
 // awaitEqual waits until redo has caught up and both databases hold the same.
 func (p *pair) awaitEqual() {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()

@@ -336,7 +336,7 @@ func (p *pair) give(s mirror.Server, path string) error {
 // awaitSettledAt waits until the session is healed with that principal.
 func (p *pair) awaitSettledAt(s mirror.Server) {
 	p.t.Helper()
-	deadline := time.NewTimer(20 * time.Second)
+	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
