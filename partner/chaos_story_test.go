@@ -164,6 +164,8 @@ func exposedPrincipal(c *chaos, w *work) {
 // a file when the former principal is back.
 func endedWaits(c *chaos, w *work) {
 	lost := c.principal
+	c.withhold(lost)
+	require.NoError(c.t, c.signal(lost, syscall.SIGSTOP)) // or it records that the mirror is lost, if this takes long
 	walsender := &fault{hold: time.Second}
 	_, err := freezeWalsender(c, walsender)
 	require.NoError(c.t, err)
@@ -172,11 +174,10 @@ func endedWaits(c *chaos, w *work) {
 	storm := &fault{hold: time.Second, dice: rand.New(rand.NewPCG(1, 1))}
 	end, err := storming("pg_cancel_backend")(c, storm)
 	require.NoError(c.t, err)
-	w.ledger.run(storm.hold) // well within the time after which the mirror is taken for lost
+	w.ledger.run(storm.hold)
 	require.NoError(c.t, end())
 	warned := int(w.ledger.unsure.Load())
 	require.Positive(c.t, warned)
-	c.withhold(lost)
 	c.kill(lost)
 	c.away(lost)
 	require.NoError(c.t, c.pg[lost].Kill())
