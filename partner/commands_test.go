@@ -45,6 +45,10 @@ func TestCommands(t *testing.T) {
 	require.Empty(t, a.env().Principal(), "it is here")
 	require.Equal(t, p.addr[mirror.PartnerA], b.env().Principal())
 
+	p.exec(mirror.PartnerA, "INSERT INTO ledger(id) SELECT generate_series(1001, 4000)")
+	p.awaitEqual()
+	before := b.Metrics()[0].Extra
+
 	p.command("suspend at the mirror", func() error { return b.Suspend(t.Context()) })
 	p.await(mirror.PartnerA, "suspended and exposed", func(st Status) bool {
 		return st.State == mirror.StateSuspended && st.Exposed && st.Reason == mirror.ReasonCommand && st.Waiting == ""
@@ -78,6 +82,9 @@ func TestCommands(t *testing.T) {
 	p.await(mirror.PartnerB, "seeding", func(st Status) bool { return st.Dirty || st.State == mirror.StateSynchronizing })
 	p.awaitSynchronized(mirror.PartnerA)
 	p.awaitEqual()
+	after := b.Metrics()[0].Extra
+	require.Greater(t, after.ReceivedLogBytesTotal, before.ReceivedLogBytesTotal, "a total never falls, though the stream is another")
+	require.GreaterOrEqual(t, after.RedoneBytesTotal, before.RedoneBytesTotal, "nor does that of redo")
 	require.ErrorContains(t, a.Reseed(t.Context()), "not the mirror")
 }
 
@@ -237,6 +244,8 @@ func TestWithoutWitness(t *testing.T) {
 	p.command("serve", func() error { return a.Serve(t.Context()) })
 	p.await(mirror.PartnerA, "serving", func(st Status) bool { return st.Serving && st.Gate == mirror.GateOpen })
 	p.exec(mirror.PartnerA, "INSERT INTO ledger(id) VALUES (3)")
+	p.await(mirror.PartnerA, "keeping log", 10*time.Second, func(st Status) bool { return st.Retained > 0 })
+	require.NotZero(t, a.Metrics()[0].Extra.SendQueueBytes, "what nobody has hardened is not nothing")
 	p.start(mirror.PartnerB)
 	p.awaitSynchronized(mirror.PartnerA)
 	p.awaitEqual()

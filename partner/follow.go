@@ -26,9 +26,23 @@ type follow struct {
 		redo     *task
 		reader   backend.Stream
 		redoer   backend.Redo
+		before   totals // of those that were there before these two
 		retryAt  time.Time
 		overflow overflow
 	}
+}
+
+// totals count from the start of the program, over all streams and redos that there were.
+type totals struct {
+	received uint64           // bytes
+	redone   backend.Progress // its counters only
+}
+
+func (t *totals) addRedone(p backend.Progress) {
+	t.redone.Transactions += p.Transactions
+	t.redone.Bytes += p.Bytes
+	t.redone.Rows += p.Rows
+	t.redone.Batches += p.Batches
 }
 
 // task is a goroutine that can be stopped and joined.
@@ -91,6 +105,7 @@ func (f *follow) stopRedo() {
 	t.stop()
 }
 
+// status is what is known of stream and redo. What they count, they count from the start of the program here.
 func (f *follow) status() (backend.StreamStatus, backend.Progress) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -102,6 +117,10 @@ func (f *follow) status() (backend.StreamStatus, backend.Progress) {
 	if f.mu.redoer != nil {
 		p = f.mu.redoer.Progress()
 	}
+	all := f.mu.before
+	all.addRedone(p)
+	s.Bytes += all.received
+	p.Transactions, p.Bytes, p.Rows, p.Batches = all.redone.Transactions, all.redone.Bytes, all.redone.Rows, all.redone.Batches
 	return s, p
 }
 
@@ -115,6 +134,9 @@ func (f *follow) startRedo() error {
 	r, err := f.d.database.NewRedo()
 	if err != nil {
 		return fmt.Errorf("start redo: %w", err)
+	}
+	if f.mu.redoer != nil {
+		f.mu.before.addRedone(f.mu.redoer.Progress())
 	}
 	f.mu.redoer = r
 	f.mu.redo = startTask(func(ctx context.Context) {
@@ -213,6 +235,9 @@ func (f *follow) launch(reader backend.Stream, duty mirror.Duty) {
 	defer f.mu.Unlock()
 	if wish, _, _ := f.d.wish(); wish != duty {
 		return
+	}
+	if f.mu.reader != nil {
+		f.mu.before.received += f.mu.reader.Status().Bytes
 	}
 	f.mu.reader = reader
 	f.fenced.Store(false)

@@ -18,7 +18,11 @@ func (p *Partner) Metrics() []metrics.Source {
 	x.HardenedTransactionsTotal = p.data.follow.transactions.Load()
 	x.RetainedBytes = uint64(max(st.Retained, 0))
 	x.BudgetBytes = uint64(p.cfg.Limits.LogBudget)
-	if st.Role == mirror.RolePrincipal && st.EndOfLog > st.Hardened.LSN && st.Hardened.Seq == st.Record.Seq {
+	switch {
+	case st.Role != mirror.RolePrincipal:
+	case st.Hardened.Seq != st.Record.Seq: // the mirror has not said since this program started, or never
+		x.SendQueueBytes = x.RetainedBytes
+	case st.EndOfLog > st.Hardened.LSN:
 		x.SendQueueBytes = uint64(st.EndOfLog - st.Hardened.LSN)
 	}
 	x.ExposedTotal, x.LastTransition = counts.ExposedTotal, counts.LastChange

@@ -61,6 +61,7 @@ func (d *dataPath) leavePrincipal(ctx context.Context) error {
 	if err := d.database.DropLogs(ctx); err != nil {
 		return err
 	}
+	d.showRetained(0)
 	if err := d.p.forgetHandover(); err != nil {
 		return err
 	}

@@ -256,6 +256,7 @@ func (d *dataPath) watch(ctx context.Context, duty mirror.Duty) error {
 	}
 	retained, err := d.database.Retained(ctx, d.have.reign)
 	if errors.Is(err, backend.ErrNoLog) {
+		d.showRetained(0)
 		return nil // the mirror finds out, and says so
 	}
 	if err != nil {

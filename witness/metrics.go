@@ -10,6 +10,9 @@ func (w *Witness) Metrics() []metrics.Source {
 	sources := make([]metrics.Source, len(w.order))
 	for i, r := range w.Sessions() {
 		src := metrics.Source{Session: r.ID, Status: r.Status, Tick: r.Tick}
+		if r.Err != nil {
+			src.Status = mirror.Status{} // what it showed last is not so any more
+		}
 		src.Status.Self = mirror.Witness
 		src.Extra.LoginsTotal = r.Endpoint.Logins
 		src.Extra.TransitionsTotal = metrics.Transitions(r.Counts.Transitions)

@@ -3,6 +3,7 @@ package witness_test
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/http"
 	"os"
@@ -69,6 +70,10 @@ func TestAutomaticFailoverOverTheNetwork(t *testing.T) {
 		require.NotZero(t, traffic.MessagesSent)
 		require.Greater(t, traffic.BytesReceived, traffic.MessagesReceived)
 	}
+
+	require.Equal(t, mirror.RoleWitness, shown.Status.Role)
+	w.LeaveOut(s.id, errors.New("the disk is full"))
+	require.Equal(t, mirror.Status{Self: mirror.Witness}, w.Metrics()[0].Status, "one that is left out shows nothing of the past")
 }
 
 func TestVotesOutliveARestart(t *testing.T) {

@@ -151,7 +151,7 @@ func logFamilies() []family {
 		at("failover_lsn_bytes", "End of the principal's log that is hardened at the mirror too.", func(s *mirror.Status) mirror.LSN { return s.Hardened.LSN }),
 		at("redone_lsn_bytes", "End of the principal's log that is redone at the mirror.", func(s *mirror.Status) mirror.LSN { return s.Redone }),
 		at("end_of_log_lsn_bytes", "End of the principal's log.", func(s *mirror.Status) mirror.LSN { return s.EndOfLog }),
-		bytes("send_queue_bytes", gauge, "Log of the principal that the mirror has not hardened: what forced service would lose.", func(e *Extra) uint64 { return e.SendQueueBytes }),
+		bytes("send_queue_bytes", gauge, "Log of the principal that the mirror has not hardened: what forced service would lose. As long as the mirror has not said how far it is: all that is kept for it.", func(e *Extra) uint64 { return e.SendQueueBytes }),
 		bytes("redo_queue_bytes", gauge, "Hardened log that is not redone, transactions that have not ended included: what a failover has to wait for. At Limits.RedoQueue nothing more is hardened.", func(e *Extra) uint64 { return e.RedoQueueBytes }),
 		bytes("log_received_bytes_total", counter, "Log that this mirror has received.", func(e *Extra) uint64 { return e.ReceivedLogBytesTotal }),
 		bytes("redo_bytes_total", counter, "Log that this mirror has redone.", func(e *Extra) uint64 { return e.RedoneBytesTotal }),
