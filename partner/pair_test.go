@@ -270,7 +270,7 @@ func TestPair(t *testing.T) {
 	p.exec(mirror.PartnerA, "UPDATE account SET amount = amount + 1 WHERE id < 100")
 	p.awaitEqual()
 
-	p.await(mirror.PartnerA, "keeping log", 10*time.Second, func(st Status) bool { return st.Retained > 0 })
+	p.await(mirror.PartnerA, "keeping log", func(st Status) bool { return st.Retained > 0 })
 	require.NoError(t, p.partner[mirror.PartnerA].Failover(t.Context()))
 	p.awaitSynchronized(mirror.PartnerB)
 	require.Zero(t, p.partner[mirror.PartnerA].Status().Retained, "a mirror keeps no log")
