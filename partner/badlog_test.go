@@ -12,6 +12,7 @@ import (
 
 	"github.com/f19126b3/dbmirror/mirror"
 	"github.com/f19126b3/dbmirror/mirror/host"
+	"github.com/f19126b3/dbmirror/mirror/host/loopback"
 	"github.com/f19126b3/dbmirror/mirror/host/statefile"
 	"github.com/f19126b3/dbmirror/partner/backend"
 	"github.com/f19126b3/dbmirror/partner/redo"
@@ -292,7 +293,7 @@ func serverFull(t *testing.T, p *pair) {
 	}
 	q := &pair{t: t, session: strings.Repeat("f1", 16), dir: t.TempDir(), pg: p.pg, timing: p.timing}
 	for s := mirror.PartnerA; s <= mirror.Witness; s++ {
-		q.addr[s] = freeAddr(t)
+		q.addr[s] = loopback.Addr(t)
 	}
 	q.edit = func(c *Config) {
 		c.redirect(t, p.pg[c.Self].DSN("large"), p.pg[c.Self.Other()].DSN("large"))

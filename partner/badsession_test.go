@@ -22,6 +22,7 @@ import (
 	"github.com/f19126b3/dbmirror/mirror/host"
 	"github.com/f19126b3/dbmirror/mirror/host/endpoint"
 	"github.com/f19126b3/dbmirror/mirror/host/endpoint/certs"
+	"github.com/f19126b3/dbmirror/mirror/host/loopback"
 	"github.com/f19126b3/dbmirror/partner/pgtest"
 )
 
@@ -66,10 +67,10 @@ var refusals = []refusal{
 		b.redirect(t, r.good[mirror.PartnerB].DSN("nowhere"), "")
 	}, ends: mirror.PartnerB, cause: `database "nowhere" does not exist`, mend: "the DSN names a database that does not exist"},
 	{name: "nobody at the principal's DSN", edit: func(t *testing.T, _ *refusing, a, _ *Config) {
-		a.redirect(t, "postgres://u:hidden@"+freeAddr(t)+"/app", "")
+		a.redirect(t, "postgres://u:hidden@"+loopback.Addr(t)+"/app", "")
 	}, ends: mirror.PartnerA, cause: "nothing listens at", mend: "check host, port and listen_addresses"},
 	{name: "nobody at the mirror's PeerDSN", edit: func(t *testing.T, _ *refusing, _, b *Config) {
-		b.redirect(t, "", "postgres://u:hidden@"+freeAddr(t)+"/app")
+		b.redirect(t, "", "postgres://u:hidden@"+loopback.Addr(t)+"/app")
 	}, cause: "fatal: principal: connect: nothing listens at", mend: "check host, port and listen_addresses"},
 	{name: "another database at PeerDSN", edit: func(t *testing.T, r *refusing, _, b *Config) {
 		b.redirect(t, "", r.good[mirror.PartnerA].DSN("postgres"))
@@ -151,7 +152,7 @@ func (r *refusing) refuse(t *testing.T, n int, c refusal) {
 
 // configs are those of two partners that could make a session, for each case another.
 func (r *refusing) configs(t *testing.T, n int, database string) (a, b Config) {
-	addrA, addrB, dir := freeAddr(t), freeAddr(t), t.TempDir()
+	addrA, addrB, dir := loopback.Addr(t), loopback.Addr(t), t.TempDir()
 	a = Config{
 		Session: fmt.Sprintf("%08x", n) + strings.Repeat("0", 24), Self: mirror.PartnerA, Dir: filepath.Join(dir, "a"),
 		Backend: between(t, r.good[mirror.PartnerA].DSN(database), r.good[mirror.PartnerB].DSN(database)),

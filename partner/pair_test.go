@@ -4,10 +4,8 @@ import (
 	"context"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -18,6 +16,7 @@ import (
 	"github.com/f19126b3/dbmirror/mirror"
 	"github.com/f19126b3/dbmirror/mirror/host"
 	"github.com/f19126b3/dbmirror/mirror/host/endpoint"
+	"github.com/f19126b3/dbmirror/mirror/host/loopback"
 	"github.com/f19126b3/dbmirror/partner/pglog"
 	"github.com/f19126b3/dbmirror/partner/pgtest"
 )
@@ -46,7 +45,7 @@ func newPair(t *testing.T) *pair {
 	t.Helper()
 	p := &pair{t: t, session: "0123456789abcdef0123456789abcdef", dir: t.TempDir(), timing: host.Fast()}
 	for s := mirror.PartnerA; s <= mirror.Witness; s++ {
-		p.addr[s], p.control[s] = freeAddr(t), freeAddr(t)
+		p.addr[s], p.control[s] = loopback.Addr(t), loopback.Addr(t)
 	}
 	var servers sync.WaitGroup
 	for s := mirror.PartnerA; s <= mirror.PartnerB; s++ {
@@ -63,15 +62,6 @@ func (p *pair) close() {
 		p.kill(s)
 	}
 	p.tail()
-}
-
-// freeAddr is an address of loopback where nobody listens. It is this test's until its end: nobody is given it as the
-// port of an outgoing connection while the program that listens there is down.
-func freeAddr(t *testing.T) string {
-	port, release, err := holdPort()
-	require.NoError(t, err)
-	t.Cleanup(release)
-	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 }
 
 // log shows what the servers say when the test is verbose.

@@ -4,7 +4,6 @@ package partner
 
 import (
 	"errors"
-	"net"
 	"syscall"
 )
 
@@ -14,12 +13,3 @@ func dieWithParent() *syscall.SysProcAttr { return nil }
 const mayFailSystemCalls = false
 
 func failSystemCall(string) error { return errors.ErrUnsupported }
-
-// holdPort finds a port that is free now; these systems do not let it be held for somebody else.
-func holdPort() (port int, release func(), err error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, nil, err
-	}
-	return l.Addr().(*net.TCPAddr).Port, func() {}, l.Close()
-}

@@ -16,6 +16,7 @@ import (
 	"github.com/f19126b3/dbmirror/mirror/host"
 	"github.com/f19126b3/dbmirror/mirror/host/endpoint"
 	"github.com/f19126b3/dbmirror/mirror/host/endpoint/certs"
+	"github.com/f19126b3/dbmirror/mirror/host/loopback"
 	"github.com/f19126b3/dbmirror/mirror/host/statefile"
 	"github.com/f19126b3/dbmirror/witness"
 )
@@ -53,20 +54,7 @@ func newSite(t *testing.T) *site {
 	authority, err := certs.NewAuthority("session "+id.String(), time.Hour)
 	require.NoError(t, err)
 	return &site{id: id.String(), authority: authority, log: &history{}, partners: map[mirror.Server]*partner{},
-		addr: addresses(t, mirror.PartnerA, mirror.PartnerB, mirror.Witness)}
-}
-
-// addresses finds a free loopback address for each.
-func addresses(t *testing.T, servers ...mirror.Server) map[mirror.Server]string {
-	t.Helper()
-	found := map[mirror.Server]string{}
-	for _, s := range servers {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		defer func() { require.NoError(t, l.Close()) }()
-		found[s] = l.Addr().String()
-	}
-	return found
+		addr: map[mirror.Server]string{mirror.PartnerA: loopback.Addr(t), mirror.PartnerB: loopback.Addr(t), mirror.Witness: loopback.Addr(t)}}
 }
 
 func (s *site) identity(server mirror.Server) endpoint.Identity {
