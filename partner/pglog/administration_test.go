@@ -21,9 +21,12 @@ import (
 
 const testSession = "abcd1234"
 
-// adminContext ends well before the test binary's own limit, so that a hang shows where it is.
+// hangs is how long a call may go on after its context has ended: by far more than any machine needs.
+const hangs = 20 * time.Second
+
+// adminContext ends well before the test binary's own limit, so that a hang shows where it is. It is no measure of anything.
 func adminContext(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -124,6 +127,15 @@ func startMirror(t *testing.T, s *Server, dsn, slot, name string, hold bool) *te
 		return adminValue[bool](t, s, `SELECT count(*) > 0 FROM pg_stat_replication WHERE pid = $1 AND state = 'streaming'`, int32(conn.PID()))
 	})
 	return m
+}
+
+// leave ends it, and returns when the server has noticed.
+func (m *testMirror) leave(t *testing.T, s *Server) {
+	t.Helper()
+	m.end()
+	adminEventually(t, "the walsender has gone", func() bool {
+		return adminValue[bool](t, s, "SELECT count(*) = 0 FROM pg_stat_replication WHERE pid = $1", int32(m.conn.PID()))
+	})
 }
 
 func (m *testMirror) end() {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -34,7 +35,7 @@ func TestWaitNoneOfTwoSessions(t *testing.T) {
 		require.NoError(t, err)
 		return st.InForce == `FIRST 1 ("dbmirror_other567_1")`
 	})
-	require.Equal(t, 2, probes(t, s), "its commits still wait for the other's mirror")
+	awaitProbes(t, s, 2) // its commits still wait for the other's mirror
 	require.NoError(t, other.WaitNone(ctx, true))
 	require.NoError(t, <-first)
 	st, err := s.Waiting(ctx)
@@ -74,21 +75,43 @@ func TestWaitIsNotBelievedAfterAReportBeyondTheEnd(t *testing.T) {
 	adminEventually(t, "commits do not wait any more", func() bool {
 		return adminValue[bool](t, s, "SELECT coalesce(bool_or(flush_lsn > '1/0'), false) FROM pg_stat_replication")
 	})
-	short, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	_, err = s.WaitMirror(short, mirrorA)
+	err = givenUpOnceProbed(t, s, func(ctx context.Context) error { _, err := s.WaitMirror(ctx, mirrorA); return err })
 	require.ErrorIs(t, err, ErrNotWaiting)
 	require.ErrorContains(t, err, "restart the server")
-	blocked, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	began := time.Now()
-	require.ErrorIs(t, s.WaitBlock(blocked), ErrNotWaiting)
-	require.Less(t, time.Since(began), 3*time.Second, "it ends with its context")
+	require.ErrorIs(t, givenUpOnceProbed(t, s, s.WaitBlock), ErrNotWaiting)
 	require.ErrorIs(t, s.WaitNone(ctx, true), ErrNotWaiting, "released, and said")
 	st, err := s.Waiting(ctx)
 	require.NoError(t, err)
 	require.Empty(t, st.Persisted)
 	require.NoError(t, adminCommit(ctx, dsn))
+}
+
+// givenUpOnceProbed makes a call that sees no commit wait, ends its context when a probe has returned and another is made,
+// and returns its error. A call that does not end with its context fails the test.
+func givenUpOnceProbed(t *testing.T, s *Server, call func(context.Context) error) error {
+	t.Helper()
+	awaitProbes(t, s, 0)
+	calling, giveUp := context.WithCancel(adminContext(t))
+	defer giveUp()
+	done := make(chan error, 1)
+	go func() { done <- call(calling) }()
+	seen := map[int32]bool{}
+	adminEventually(t, "a second probe is made", func() bool {
+		for _, pid := range adminValue[[]int32](t, s,
+			"SELECT coalesce(array_agg(pid), '{}') FROM pg_stat_activity WHERE application_name LIKE 'dbmirror probe%'") {
+			seen[pid] = true
+		}
+		return len(seen) > 1
+	})
+	require.Empty(t, done, "it goes on as long as it may")
+	giveUp()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(hangs):
+		require.FailNow(t, "it does not end with its context")
+	}
+	return nil
 }
 
 func adminCommit(ctx context.Context, dsn string) error {
@@ -121,7 +144,7 @@ func TestWaitAfterTheCrashOfASession(t *testing.T) {
 		return err == nil && !after.CheckpointerStart.Equal(before.CheckpointerStart)
 	})
 	require.NoError(t, s.WaitBlock(ctx))
-	require.Equal(t, 1, probes(t, s))
+	awaitProbes(t, s, 1)
 	require.NoError(t, s.WaitNone(ctx, false))
 }
 
@@ -158,16 +181,25 @@ func TestWaitBlockEndsAWalsenderThatDoesNotFollow(t *testing.T) {
 	ctx := adminContext(t)
 	_, err := s.CreateSlot(ctx, slotA)
 	require.NoError(t, err)
-	a := startMirror(t, s, dsn, slotA, mirrorA, false)
+	a := startMirror(t, s, dsn, slotA, mirrorA, true) // reports would keep it busy
 	_, err = s.WaitMirror(ctx, mirrorA)
 	require.NoError(t, err)
 	pid := int(a.conn.PID())
+	awaitSleep(t, pid)
 	require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
 	thaw := sync.OnceValue(func() error { return syscall.Kill(pid, syscall.SIGCONT) })
 	defer thaw()
-	short, cancel := context.WithTimeout(ctx, 3*settlePatience)
-	defer cancel()
-	require.ErrorContains(t, s.WaitBlock(short), "end walsenders")
+	// A machine that does other work may need longer to come to where it is ended.
+	for limit := 3 * settlePatience; ; limit *= 2 {
+		short, cancel := context.WithTimeout(ctx, limit)
+		err = s.WaitBlock(short)
+		cancel()
+		require.Error(t, err)
+		if limit > 20*time.Second || strings.Contains(err.Error(), "end walsenders") {
+			break
+		}
+	}
+	require.ErrorContains(t, err, "end walsenders")
 	require.NoError(t, thaw())
 	require.NoError(t, s.WaitBlock(ctx))
 	require.Zero(t, adminValue[int](t, s, "SELECT count(*) FROM pg_stat_replication WHERE pid = $1", int32(pid)))
@@ -182,10 +214,11 @@ func TestWaitTurnEndsWithTheContext(t *testing.T) {
 	hanging, giveUp := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- s.WaitNone(hanging, true) }()
-	adminEventually(t, "it waits for the operator's standby", func() bool {
+	adminEventually(t, "it has made its change, and waits for the operator's standby", func() bool {
 		st, err := s.Waiting(ctx)
 		require.NoError(t, err)
-		return st.InForce == `FIRST 1 ("absent")` && st.Waiters > 0
+		changing := adminValue[bool](t, s, "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name LIKE 'dbmirror lock%'")
+		return st.InForce == `FIRST 1 ("absent")` && st.Waiters > 0 && !changing
 	})
 	short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
 	defer cancel()
@@ -235,13 +268,7 @@ func TestWaitBlockEndsWithTheContext(t *testing.T) {
 	require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
 	thaw := sync.OnceValue(func() error { return syscall.Kill(pid, syscall.SIGCONT) })
 	defer thaw()
-	short, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
-	defer cancel()
-	began := time.Now()
-	require.ErrorIs(t, s.WaitBlock(short), ErrNotWaiting)
-	took := time.Since(began)
-	t.Logf("given up after %v", took)
-	require.Less(t, took, 1500*time.Millisecond)
+	require.ErrorIs(t, givenUpOnceProbed(t, s, s.WaitBlock), ErrNotWaiting)
 	require.NoError(t, thaw())
 	require.NoError(t, s.WaitBlock(ctx))
 }
@@ -293,9 +320,14 @@ func TestWaitLockThatIsLost(t *testing.T) {
 	held, err := s.lockWait(ctx)
 	require.NoError(t, err)
 	defer hangUp(held)
-	short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
-	defer cancel()
-	require.ErrorIs(t, s.WaitBlock(short), context.DeadlineExceeded, "another holds it")
+	blocking, giveUp := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() { done <- s.WaitBlock(blocking) }()
+	adminEventually(t, "it waits, as another holds the lock", func() bool {
+		return adminValue[bool](t, s, "SELECT count(*) > 0 FROM pg_locks WHERE relation = 'pg_shseclabel'::regclass AND NOT granted")
+	})
+	giveUp()
+	require.ErrorIs(t, <-done, context.Canceled)
 	adminExec(t, dsn, fmt.Sprintf("SELECT pg_terminate_backend(%d)", held.PgConn().PID()))
 	require.NoError(t, s.WaitBlock(ctx))
 	err = waiting{Server: s, lock: held}.put(ctx, waitList{}, true)
