@@ -69,12 +69,33 @@ func (s *source) createSlot() mirror.LSN {
 	return start
 }
 
-// waitForMirror makes commits wait for the stream, and returns when the server counts it.
+// waitForMirror makes commits wait for the stream, and returns when they do and the server counts it. Commits wait when
+// the checkpointer has read a name, whatever is shown: one has to be seen to wait, for a name that nobody bears.
 func (s *source) waitForMirror() {
 	s.t.Helper()
-	s.exec("ALTER SYSTEM SET synchronous_standby_names = 'mir'")
-	s.exec("SELECT pg_reload_conf()")
+	wait := func(name string) {
+		s.exec("ALTER SYSTEM SET synchronous_standby_names = " + quoteLiteral(name))
+		s.exec("SELECT pg_reload_conf()")
+	}
+	wait("nobody")
+	conn, returned := s.connect("app", "on"), make(chan error, 1)
+	commit := func() { _, err := conn.Exec(context.Background(), "COMMENT ON TABLE t IS 'x'"); returned <- err }
+	go commit()
+	require.NoError(s.t, poll(s.t.Context(), func() (waits bool, err error) {
+		select {
+		case err := <-returned:
+			if err != nil {
+				return false, err
+			}
+			go commit()
+		default:
+		}
+		err = s.admin.QueryRow(s.t.Context(), "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')").Scan(&waits)
+		return waits, err
+	}))
+	wait("mir")
 	s.until("SELECT EXISTS (SELECT FROM pg_stat_replication WHERE application_name = 'mir' AND sync_state = 'sync')")
+	require.NoError(s.t, <-returned)
 }
 
 // until waits for a condition on the server.
