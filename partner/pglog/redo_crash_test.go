@@ -74,19 +74,23 @@ func TestRedoSurvivesCrashes(t *testing.T) {
 	want := p.content(p.source)
 	cfg := p.smallRedo()
 	cfg.BatchTransactions = 2
-	reached := make(chan struct{}, 1)
-	var wait uint64
-	cfg.OnProgress = func(pr Progress) {
-		if pr.Trouble == nil && pr.Transactions >= wait {
+	lost := 0
+	for round := range 6 {
+		wait := uint64(5 + rand.N(40))
+		reached, killed := make(chan struct{}, 1), make(chan struct{})
+		cfg.OnProgress = func(pr Progress) {
+			if pr.Trouble != nil || pr.Transactions < wait {
+				return
+			}
 			select {
 			case reached <- struct{}{}:
 			default:
 			}
+			select { // or it might be done with all before the kill
+			case <-killed:
+			case <-t.Context().Done():
+			}
 		}
-	}
-	lost := 0
-	for round := range 6 {
-		wait = uint64(5 + rand.N(40))
 		r := p.begin(cfg)
 		select {
 		case <-reached:
@@ -95,6 +99,7 @@ func TestRedoSurvivesCrashes(t *testing.T) {
 		}
 		before := r.Progress().Redone
 		require.NoError(t, p.server.Kill())
+		close(killed)
 		require.NoError(t, r.stop())
 		require.NoError(t, p.server.Restart(t.Context()))
 		p.source, p.target = p.connect("source"), p.connect("target")
@@ -103,13 +108,9 @@ func TestRedoSurvivesCrashes(t *testing.T) {
 		if after.Compare(before) < 0 {
 			lost++
 		}
-		select {
-		case <-reached:
-		default:
-		}
 	}
 	require.Positive(t, lost)
-	wait = 1 << 40
+	cfg.OnProgress = nil
 	r := p.begin(cfg)
 	require.NoError(t, r.Drain(t.Context(), end))
 	require.NoError(t, p.server.Kill()) // what is drained is on disk
