@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -257,6 +258,21 @@ func TestPreflightConfigRefuses(t *testing.T) {
 	}
 }
 
+// deafPort is a port that is ours until the test ends, and nobody listens at.
+func deafPort(t *testing.T) int {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, syscall.Close(fd)) })
+	require.NoError(t, syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	at, err := syscall.Getsockname(fd)
+	require.NoError(t, err)
+	return at.(*syscall.SockaddrInet4).Port
+}
+
+// noHost is no name that a host can have, so that no name server is asked for it: there may be none that answers.
+var noHost = strings.Repeat("x", 64) + ".invalid"
+
 // TestConnectFinding makes every kind of failed connection and looks at what is said; the password never is.
 func TestConnectFinding(t *testing.T) {
 	server := pgtest.New(t, map[string]string{"password_encryption": "scram-sha-256"})
@@ -266,14 +282,11 @@ func TestConnectFinding(t *testing.T) {
 	require.NoError(t, err)
 	silent := listener.Addr().(*net.TCPAddr).Port
 	t.Cleanup(func() { require.NoError(t, listener.Close()) })
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	closed := free.Addr().(*net.TCPAddr).Port
-	require.NoError(t, free.Close())
+	closed := deafPort(t)
 
 	const canary = "CANARY-9f3c"
 	dsn := func(user, host string, port int, database string) string {
-		return fmt.Sprintf("postgres://%s:%s@%s:%d/%s?sslmode=disable&connect_timeout=1", user, canary, host, port, database)
+		return fmt.Sprintf("postgres://%s:%s@%s:%d/%s?sslmode=disable&connect_timeout=60", user, canary, host, port, database)
 	}
 	for text, dsn := range map[string]string{
 		"names a database that does not exist": dsn("postgres", "127.0.0.1", server.Port(), "nowhere"),
@@ -281,12 +294,16 @@ func TestConnectFinding(t *testing.T) {
 		"lacks the right to connect":           dsn("barred", "127.0.0.1", server.Port(), "app"),
 		"raise max_connections":                dsn("full_up", "127.0.0.1", server.Port(), "postgres"),
 		"nothing listens at 127.0.0.1":         dsn("postgres", "127.0.0.1", closed, "app"),
-		"did not answer in time":               dsn("postgres", "127.0.0.1", silent, "app"),
-		"is not known to name resolution":      dsn("postgres", "no-such-host.invalid", 5432, "app"),
+		"did not answer in time":               strings.Replace(dsn("postgres", "127.0.0.1", silent, "app"), "=60", "=1", 1),
+		"is not known to name resolution":      dsn("postgres", noHost, 5432, "app"),
 		"the DSN cannot be read":               "postgres://u:" + canary + "@h:port/",
 		"check sslmode and the certificates":   strings.Replace(dsn("postgres", "127.0.0.1", server.Port(), "app"), "disable", "require", 1),
 	} {
-		_, err := pgx.Connect(t.Context(), dsn)
+		cfg, err := pgx.ParseConfig(dsn)
+		if err == nil {
+			cfg.LookupFunc = (&net.Resolver{PreferGo: true}).LookupHost
+			_, err = pgx.ConnectConfig(t.Context(), cfg)
+		}
 		require.Error(t, err, text)
 		f := ConnectFinding("mirror", err)
 		require.Contains(t, f.Text, text)
