@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 )
 
 // Config says where a Queue is and how large it may grow.
@@ -58,10 +57,10 @@ func (c Config) validate() error {
 
 // prepareDir makes the directory, or checks that nobody else can read or change the row data in it. The parent is not
 // made: where it is missing, a volume is most likely not mounted, and a new log would hide that.
-func prepareDir(d disk, dir string) error {
+func prepareDir(dir string) error {
 	err := os.Mkdir(dir, 0o700)
 	if err == nil {
-		return d.SyncDir(filepath.Dir(dir))
+		return nil // its name is put on disk before anything is kept in it, see begin
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("make directory of redo queue: %w: mount its volume or make the parent", err)

@@ -290,3 +290,32 @@ func TestFailureInOpen(t *testing.T) {
 	}
 	require.Greater(t, failures, 10)
 }
+
+// TestTheDirectoryIsOnDiskFirst: the name of the directory is put on disk before anything is kept in it, also where whoever
+// made it died before he came to that. What is there already is not waited for.
+func TestTheDirectoryIsOnDiskFirst(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "redo")
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	d := newFaultyDisk(t, dir)
+	d.before = failNth("syncdir", 0, errIO)
+	_, err := open(testConfig(dir), d)
+	require.ErrorIs(t, err, errIO)
+	var failed *SyncError
+	require.ErrorAs(t, err, &failed)
+	require.Equal(t, filepath.Dir(dir), failed.Path)
+
+	var asked []string
+	d.before = func(op, path string) error {
+		asked = append(asked, op+" "+path)
+		return nil
+	}
+	q, err := open(testConfig(dir), d)
+	require.NoError(t, err)
+	require.Equal(t, "syncdir "+filepath.Dir(dir), asked[0])
+	require.NoError(t, q.Close())
+	asked = nil
+	q, err = open(testConfig(dir), d)
+	require.NoError(t, err)
+	require.NotContains(t, asked, "syncdir "+filepath.Dir(dir))
+	require.NoError(t, q.Close())
+}

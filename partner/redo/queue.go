@@ -58,7 +58,7 @@ func open(cfg Config, d disk) (*Queue, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	if err := prepareDir(d, cfg.Dir); err != nil {
+	if err := prepareDir(cfg.Dir); err != nil {
 		return nil, err
 	}
 	lock, err := lockDir(cfg.Dir)

@@ -65,8 +65,13 @@ func (q *Queue) recover() error {
 	return nil
 }
 
-// begin makes the first segment of a directory without any.
+// begin makes the first segment of a directory without any. What is synced inside a directory is lost with one whose name
+// is not on disk, and whoever made this one may have died before he came to that.
 func (q *Queue) begin() error {
+	parent := filepath.Dir(q.cfg.Dir)
+	if err := q.disk.SyncDir(parent); err != nil {
+		return q.fail("sync", parent, err)
+	}
 	q.written, q.start = firstOffset, firstOffset
 	q.hardenedEnd.Store(uint64(firstOffset))
 	q.oldest.Store(uint64(firstOffset))
