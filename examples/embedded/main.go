@@ -100,8 +100,9 @@ Interrupt (Ctrl-C) ends it and leaves nothing behind.
 `, a, b, servers.Pid(mirror.PartnerA))
 }
 
-// restart is how long a process stays away that has ended: long enough for the other one to take over.
-const restart = 6 * time.Second
+// A process that has ended stays away for a while, and until a partner serves, so that one can see it take over. Where
+// nobody serves, it is not waited for any longer.
+const restart, longest = 6 * time.Second, time.Minute
 
 // supervise starts what has ended again, until ctx ends.
 func supervise(ctx context.Context, servers *trio.Trio, out *log.Logger) error {
@@ -118,8 +119,8 @@ func supervise(ctx context.Context, servers *trio.Trio, out *log.Logger) error {
 			switch {
 			case ended[p].IsZero():
 				ended[p] = time.Now()
-				out.Printf("  %-9s  its process has ended, and is started again in %s", p, restart)
-			case time.Since(ended[p]) >= restart:
+				out.Printf("  %-9s  its process has ended, and is started again in %s, if somebody serves then", p, restart)
+			case time.Since(ended[p]) >= restart && (served(ctx, servers) || time.Since(ended[p]) >= longest):
 				if err := servers.Start(p); err != nil {
 					return err
 				}
@@ -128,6 +129,16 @@ func supervise(ctx context.Context, servers *trio.Trio, out *log.Logger) error {
 			}
 		}
 	}
+}
+
+// served says whether a partner serves.
+func served(ctx context.Context, servers *trio.Trio) bool {
+	for p := mirror.PartnerA; p <= mirror.PartnerB; p++ {
+		if r, err := servers.Page(p).Status(ctx); err == nil && r.Serving {
+			return true
+		}
+	}
+	return false
 }
 
 // finish stops in order what still runs: an orderly stop is announced, and no failure.
