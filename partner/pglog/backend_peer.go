@@ -38,7 +38,7 @@ func (p *peer) connect(ctx context.Context) (*Server, error) {
 	defer cancel()
 	made, err := Dial(dialing, p.dsn, p.env.Short())
 	if err != nil {
-		return nil, fmt.Errorf("connect to the other side's server: %w", err)
+		return nil, &peerError{err}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -49,6 +49,16 @@ func (p *peer) connect(ctx context.Context) (*Server, error) {
 	p.mu.server = made
 	return made, nil
 }
+
+// peerError is returned when the other side's server cannot be connected to. Its text says what has to change, as that of
+// a finding does; Unwrap gives what happened.
+type peerError struct{ err error }
+
+func (e *peerError) Error() string {
+	return "connect to the other side's server by PeerDSN: " + connectCause(e.err)
+}
+
+func (e *peerError) Unwrap() error { return e.err }
 
 func (p *peer) close() {
 	p.mu.Lock()

@@ -284,6 +284,6 @@ func (e *examination) content(content MirrorContent) {
 		return
 	}
 	e.each(Fatal, CodeMirrorNotEmpty, `SELECT format('%I', current_database()), 'the database holds ' || count(*)
-			|| ' object(s) such as ' || min(name) || '; use an empty one, or order that its content be replaced', ''
+			|| ' object(s) such as ' || min(name) || '; use an empty one, or order that its content be replaced (Limits.Replace)', ''
 		FROM (`+ownObjects+`) o HAVING count(*) > 0`)
 }

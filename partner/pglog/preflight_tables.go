@@ -43,7 +43,7 @@ func (e *examination) replicaIdentity() {
 				WHEN 'i' THEN 'the index of its replica identity is gone'
 				ELSE 'it has no primary key' || CASE WHEN EXISTS (
 					SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary) THEN ' that is not deferrable' ELSE '' END
-			END || ', so every UPDATE and DELETE by the application would fail once it is published; add a primary key or',
+			END || ', so every UPDATE and DELETE by the application would fail once it is published; add a primary key, or let the whole row be the key',
 			format('ALTER TABLE %s REPLICA IDENTITY FULL', name)`+userRelations+`
 		WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND c.relreplident <> 'f' AND NOT EXISTS (
 			SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate

@@ -2,6 +2,8 @@ package pglog
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -297,7 +299,7 @@ func TestConnectFinding(t *testing.T) {
 		"did not answer in time":               strings.Replace(dsn("postgres", "127.0.0.1", silent, "app"), "=60", "=1", 1),
 		"is not known to name resolution":      dsn("postgres", noHost, 5432, "app"),
 		"the DSN cannot be read":               "postgres://u:" + canary + "@h:port/",
-		"check sslmode and the certificates":   strings.Replace(dsn("postgres", "127.0.0.1", server.Port(), "app"), "disable", "require", 1),
+		"the server does without TLS":          strings.Replace(dsn("postgres", "127.0.0.1", server.Port(), "app"), "disable", "require", 1),
 	} {
 		cfg, err := pgx.ParseConfig(dsn)
 		if err == nil {
@@ -313,7 +315,7 @@ func TestConnectFinding(t *testing.T) {
 	hba := filepath.Join(filepath.Dir(server.LogFile()), "data", "pg_hba.conf")
 	require.NoError(t, os.WriteFile(hba, []byte("host all barred 127.0.0.1/32 reject\nhost all all 127.0.0.1/32 scram-sha-256\n"), 0o600))
 	script(t, admin, "SELECT pg_reload_conf()")
-	for user, text := range map[string]string{"barred": "pg_hba.conf has no line that admits it", "full_up": "the password of the DSN is wrong"} {
+	for user, text := range map[string]string{"barred": "pg_hba.conf has no line that admits it", "full_up": "the role or its password in the DSN is wrong"} {
 		// The reload reaches the postmaster by a signal; until then the old rules let the role in as far as before.
 		var f Finding
 		require.NoError(t, poll(t.Context(), func() (bool, error) {
@@ -327,5 +329,13 @@ func TestConnectFinding(t *testing.T) {
 		require.NotContains(t, f.Text, canary)
 	}
 	require.Contains(t, ConnectFinding("mirror", context.DeadlineExceeded).Text, "did not answer in time")
+	require.Contains(t, ConnectFinding("mirror", context.Canceled).Text, "it was broken off")
 	require.Contains(t, ConnectFinding("mirror", errors.New(canary)).Text, "check sslmode")
+	for text, err := range map[string]error{
+		"as sslrootcert in the DSN":           x509.UnknownAuthorityError{},
+		"use a name that is in the server's":  x509.HostnameError{Certificate: &x509.Certificate{DNSNames: []string{"db"}}, Host: "127.0.0.1"},
+		"give the server a certificate that ": x509.CertificateInvalidError{Cert: &x509.Certificate{}, Reason: x509.Expired},
+	} {
+		require.Contains(t, ConnectFinding("mirror", fmt.Errorf("%s: %w", canary, &tls.CertificateVerificationError{Err: err})).Text, text)
+	}
 }
