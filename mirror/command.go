@@ -100,20 +100,22 @@ func (s *Session) failover(c Command) error {
 		return s.deny(c, ReasonNotConfirmed, "wait until this principal is confirmed")
 	}
 	if why := s.mayHandOver(); why != ReasonNone {
-		return s.deny(c, why, handOverMend(why))
+		return s.deny(c, why, s.mendHandOver(why))
 	}
 	s.beginHandover()
 	return nil
 }
 
-func handOverMend(why Reason) string {
-	switch why {
-	case ReasonSafetyOff:
+func (s *Session) mendHandOver(why Reason) string {
+	switch {
+	case why == ReasonSafetyOff:
 		return "set safety FULL, wait for SYNCHRONIZED, then ask again"
-	case ReasonBusy:
+	case why == ReasonBusy:
 		return "another change is under way; ask again in a moment"
-	case ReasonPartnerLost:
+	case why == ReasonPartnerLost:
 		return "bring the mirror back and wait for SYNCHRONIZED, then ask again"
+	case s.hard.Record.Suspended:
+		return "resume, wait for SYNCHRONIZED, then ask again"
 	}
 	return "wait for SYNCHRONIZED, then ask again"
 }
@@ -128,7 +130,7 @@ func (s *Session) forceService(c Command) error {
 	case c.Expect != r.Version():
 		return s.deny(c, ReasonStale, "the record has changed to "+r.Version().String()+"; look at the plan again")
 	case s.linked(r.Principal) || s.streamIdle < s.cfg.Timing.Timeout:
-		return s.deny(c, ReasonPrincipalConnected, "the principal is there: use failover, or stop it first")
+		return s.deny(c, ReasonPrincipalConnected, "it, or its server, was heard within the timeout: use failover, or stop both and ask again when it is over")
 	case s.promise.Left > 0 || s.starting > 0:
 		return s.deny(c, ReasonLease, "the promise to the principal has not run out; ask again in a moment")
 	case r.HasWitness() && !s.linked(Witness):
@@ -186,7 +188,7 @@ func (s *Session) serve(c Command) error {
 }
 
 // advanceGoal takes the next step of a change; each step is confirmed before the next begins, so that no two
-// majorities ever miss each other (protocol-and-reliability 1.6.11).
+// majorities ever miss each other.
 func (s *Session) advanceGoal() {
 	edit := s.nextEdit()
 	if edit == nil {

@@ -10,9 +10,6 @@ import (
 	"github.com/f19126b3/dbmirror/mirror"
 )
 
-// What operators ask for. Each command returns when it is accepted; Status shows when it is carried out. A command that
-// is not allowed now returns a *mirror.RefusedError that says why and what would mend it, and has changed nothing.
-
 // Failover exchanges the roles without loss. Either partner may be asked. Clients are ended on the principal, and serve
 // again on the other partner when it has redone everything.
 func (p *Partner) Failover(ctx context.Context) error {

@@ -21,6 +21,12 @@ import (
 )
 
 // Partner is one of the two servers of a session that hold the database. Its methods may be called from any goroutine.
+//
+// Failover, ForceService, Suspend, Resume, SetSafety, SetWitness, Admit, Serve, Reseed and Skip are what operators ask for.
+// Each returns nil when it is accepted, with what it changes on disk here; Status shows when it is carried out. A command
+// that is not allowed now returns an error that says why and what would mend it, and has changed nothing: for what the
+// session's rules refuse that is a *mirror.RefusedError. When ctx ends first, or with host.ErrStopped, it is not known
+// whether it was accepted.
 type Partner struct {
 	cfg       Config
 	id        host.SessionID
@@ -113,7 +119,7 @@ func (p *Partner) openEndpoint() error {
 			Credentials: p.cfg.Credentials, Timeout: 2 * time.Second, Logger: p.cfg.Logger,
 		})
 		if err != nil {
-			return fmt.Errorf("endpoint of %s: %w", server, err)
+			return err
 		}
 		p.clients[server] = client
 	}
@@ -139,7 +145,8 @@ func (p *Partner) close() {
 	}
 }
 
-// Handler is the endpoint, for a service that mounts it in a server of its own; Listen is then empty.
+// Handler is the endpoint, for a service that mounts it at endpoint.PathPrefix in a server of its own; Listen is then empty.
+// With TLS, that server's configuration needs ConfigForClient.
 func (p *Partner) Handler() http.Handler { return p.endpoint }
 
 // Run runs the partner until ctx ends, which is an orderly stop, or until it cannot go on. The database stays as it is:
@@ -226,7 +233,7 @@ func (p *Partner) runAll(ctx context.Context) error {
 	if p.cfg.Listen != "" {
 		endpointDone.Go(func() {
 			if err := p.endpoint.ListenAndServe(dataCtx, p.cfg.Listen); err != nil && dataCtx.Err() == nil {
-				cancel(fmt.Errorf("endpoint: %w", err))
+				cancel(err)
 			}
 		})
 	}

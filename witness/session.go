@@ -40,7 +40,7 @@ func newSession(cfg Config, s Session, server *endpoint.Server) (*session, error
 	if err != nil {
 		return nil, err
 	}
-	n := &session{id: id, logger: cfg.Logger.With("session", id.String()[:8]), clients: map[mirror.Server]*endpoint.Client{}}
+	n := &session{id: id, logger: cfg.Logger, clients: map[mirror.Server]*endpoint.Client{}}
 	if err := server.Register(endpoint.SessionConfig{
 		Self: n.identity(mirror.Witness), Credentials: s.Credentials, Allow: host.Allow(mirror.Witness), Handler: n.receive,
 	}); err != nil {
@@ -51,7 +51,7 @@ func newSession(cfg Config, s Session, server *endpoint.Server) (*session, error
 			Self: n.identity(mirror.Witness), Peer: n.identity(peer), Addr: addr, Timeout: sendTimeout, Idle: idleTime, Logger: cfg.Logger,
 		})
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("endpoint of %s: %w", peer, err), n.close())
+			return nil, errors.Join(err, n.close())
 		}
 	}
 	if s.Timing == (host.Timing{}) {
@@ -101,7 +101,7 @@ func (s *store) Load() ([]byte, bool, error) {
 func (s *session) leaveOut(err error) {
 	err = fmt.Errorf("session %s is left out: %w", s.id, err)
 	if s.failed.CompareAndSwap(nil, &err) {
-		s.logger.Error("session left out", "error", err)
+		s.logger.Error("session left out", "session", s.id.String()[:8], "error", err)
 	}
 }
 

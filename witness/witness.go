@@ -90,7 +90,7 @@ func (w *Witness) Run(ctx context.Context) (err error) {
 	if w.cfg.Listen != "" {
 		listener.Go(func() {
 			if err := w.endpoint.ListenAndServe(listening, w.cfg.Listen); err != nil {
-				cancel(fmt.Errorf("endpoint: %w", err))
+				cancel(err)
 			}
 		})
 	}

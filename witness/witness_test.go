@@ -4,10 +4,13 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -114,15 +117,38 @@ func TestManySessionsInOneProcess(t *testing.T) {
 	require.NotEqual(t, members(0), members(1), "each session knows the witness under an identity of its own")
 }
 
+// lines are what a logger has written.
+type lines struct {
+	mu  sync.Mutex
+	all []string
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all = append(l.all, string(b))
+	return len(b), nil
+}
+
+func (l *lines) each(f func(line string)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range l.all {
+		f(line)
+	}
+}
+
 func TestDamagedSessionIsLeftOut(t *testing.T) {
 	t.Parallel()
 	whole, damaged := newSite(t), newSite(t)
 	damaged.addr[mirror.Witness] = whole.addr[mirror.Witness]
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, damaged.id+".state"), make([]byte, 16<<10), 0o600))
-	w, _ := runWitness(t, witness.Config{Dir: dir, Listen: whole.addr[mirror.Witness],
+	var log lines
+	w, _ := runWitness(t, witness.Config{Dir: dir, Listen: whole.addr[mirror.Witness], Logger: slog.New(slog.NewTextHandler(&log, nil)),
 		Sessions: []witness.Session{damaged.session(t), whole.session(t)}})
 	whole.establish(t)
+	log.each(func(line string) { require.Equal(t, 1, strings.Count(line, "session="), line) })
 
 	require.ErrorContains(t, w.Sessions()[0].Err, "damaged")
 	require.ErrorContains(t, w.Sessions()[0].Err, "add it again as a new one", "the mend")
@@ -158,7 +184,7 @@ func TestRunSaysThatItCanNotListen(t *testing.T) {
 	defer taken.Close()
 	w, err := witness.New(witness.Config{Dir: t.TempDir(), Listen: s.addr[mirror.Witness], Sessions: []witness.Session{s.session(t)}})
 	require.NoError(t, err)
-	require.ErrorContains(t, w.Run(t.Context()), "address already in use")
+	require.ErrorContains(t, w.Run(t.Context()), "address already in use; listen at an address of this machine that nobody else has")
 }
 
 // client is a way to the witness with the certificate of one of the session's servers.
@@ -251,7 +277,7 @@ func TestConfigErrorsNameCauseAndMend(t *testing.T) {
 		"timeout 1s is below 3s":            func(c *witness.Config) { c.Timing.Timeout = time.Second },
 		"ping interval 10ms is below 50ms":  func(c *witness.Config) { c.Sessions[0].Timing = host.Timing{Ping: 10 * time.Millisecond} },
 		"for all sessions at one address":   mixed,
-		"endpoint of partner-a":             func(c *witness.Config) { c.Sessions[0].PartnerA = "192.0.2.1:1" },
+		"witness as client of partner-a":    func(c *witness.Config) { c.Sessions[0].PartnerA = "192.0.2.1:1" },
 	} {
 		c := good()
 		spoil(&c)

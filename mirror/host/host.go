@@ -473,7 +473,21 @@ func (h *Host) recordLine(l Line) {
 func (h *Host) record(entries []mirror.Entry) {
 	for _, e := range entries {
 		h.recordLine(Line{At: time.Now(), Entry: e})
-		h.cfg.Logger.Info(e.Kind.String(), "role", e.Role, "role_seq", e.Seq, "from", e.From, "to", e.To,
-			"peer", e.Peer, "reason", e.Reason, "record", e.Version, "lsn", e.LSN)
+		h.cfg.Logger.Info(e.Kind.String(), attributes(e)...)
 	}
+}
+
+// attributes are what is set in an entry, for the log.
+func attributes(e mirror.Entry) []any {
+	all := []any{"role", e.Role, "role_seq", e.Seq, "reason", e.Reason, "record", e.Version}
+	if e.Kind == mirror.EntryState {
+		all = append(all, "from", e.From, "to", e.To)
+	}
+	if e.Peer != mirror.Nobody {
+		all = append(all, "peer", e.Peer)
+	}
+	if e.LSN != 0 {
+		all = append(all, "lsn", e.LSN)
+	}
+	return all
 }

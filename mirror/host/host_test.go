@@ -198,3 +198,18 @@ func TestTiming(t *testing.T) {
 	require.NoError(t, err)
 	require.Less(t, ticks.Lease, ticks.Timeout)
 }
+
+// The log tells what an entry has: no state that did not change, no peer and no position that it does not rest on.
+func TestAttributesAreWhatIsSet(t *testing.T) {
+	role := mirror.Entry{Kind: mirror.EntryRole, Role: mirror.RolePrincipal, Seq: 4, Reason: mirror.ReasonForcedService, LSN: 16}
+	state := mirror.Entry{Kind: mirror.EntryState, Role: mirror.RoleMirror, Peer: mirror.Witness, From: mirror.StateSuspended, To: mirror.StateDisconnected}
+	names := func(e mirror.Entry) (all []any) {
+		found := attributes(e)
+		for i := 0; i < len(found); i += 2 {
+			all = append(all, found[i])
+		}
+		return all
+	}
+	require.Equal(t, []any{"role", "role_seq", "reason", "record", "lsn"}, names(role))
+	require.Equal(t, []any{"role", "role_seq", "reason", "record", "from", "to", "peer"}, names(state))
+}

@@ -80,7 +80,7 @@ func (s *Server) NewClient(cfg ClientConfig) (*Client, error) {
 func makeClient(cfg ClientConfig, own *source) (*Client, error) {
 	c, err := newClient(cfg, own)
 	if err != nil {
-		return nil, fmt.Errorf("endpoint: client of %s: %w", cfg.Peer, err)
+		return nil, fmt.Errorf("endpoint: %s as client of %s: %w", cfg.Self, cfg.Peer.Role, err)
 	}
 	return c, nil
 }

@@ -289,7 +289,9 @@ func TestConfigErrors(t *testing.T) {
 		_, err := NewClient(cfg)
 		require.ErrorContains(t, err, want)
 	}
-	_, err := NewServer(ServerConfig{Limits: Limits{Rate: -1}})
+	_, err := NewClient(ClientConfig{Self: id(PartnerB), Peer: id(PartnerA), Addr: "127.0.0.1:1", Credentials: Credentials{CertFile: "x"}})
+	require.ErrorContains(t, err, id(PartnerB).String()+" as client of partner-a: credentials", "whose files they are")
+	_, err = NewServer(ServerConfig{Limits: Limits{Rate: -1}})
 	require.ErrorContains(t, err, "Rate")
 	_, err = NewServer(ServerConfig{Domain: "Upper"})
 	require.ErrorContains(t, err, "domain")

@@ -20,7 +20,7 @@ const stopTime = 2 * time.Second
 func (s *Server) ListenAndServe(ctx context.Context, addr string) error {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if err != nil {
-		return fmt.Errorf("endpoint: listen: %w", err)
+		return fmt.Errorf("endpoint: %w; listen at an address of this machine that nobody else has", err)
 	}
 	return s.Serve(ctx, listener)
 }
