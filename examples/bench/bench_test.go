@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -63,6 +64,7 @@ func TestRefusesWhatItDoesNotKnow(t *testing.T) {
 		require.Contains(t, stderr.String(), c.says)
 		require.Empty(t, stdout.String())
 	}
+	require.Zero(t, start([]string{"-h"}, io.Discard, io.Discard), "help is no failure")
 }
 
 // Goal: the ratio is that of the rounds, not of the medians, and the verdict follows from it.

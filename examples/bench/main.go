@@ -56,7 +56,9 @@ func start(args []string, stdout, stderr io.Writer) int {
 	only := flags.String("only", "", "metrics to measure, separated by commas: "+strings.Join(names(), ", ")+" (default: all)")
 	rounds := flags.Int("rounds", 3, "rounds of each comparison, 1 to 100")
 	asJSON := flags.Bool("json", false, "print the rows as a list of JSON objects")
-	if err := flags.Parse(args); err != nil {
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return 0
+	} else if err != nil {
 		return 2
 	}
 	chosen, err := choose(*only)

@@ -120,6 +120,16 @@ func TestEmbedded(t *testing.T) {
 	t.Log(out)
 }
 
+// TestHelpStartsNothing: whoever asks what it does gets an answer, and no servers.
+func TestHelpStartsNothing(t *testing.T) {
+	for arg, status := range map[string]int{"-h": 0, "-port=1": 2, "help": 2} {
+		var stdout, stderr bytes.Buffer
+		require.Equal(t, status, start([]string{arg}, &stdout, &stderr), arg)
+		require.Contains(t, stderr.String(), "embedded has no flags", arg)
+		require.Empty(t, stdout.String(), arg)
+	}
+}
+
 // TestInterruptedAtOnce: nothing is left behind when it is interrupted before there is a session.
 func TestInterruptedAtOnce(t *testing.T) {
 	dir := t.TempDir()

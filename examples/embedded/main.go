@@ -15,7 +15,9 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
+	"io"
 	"log"
 	"os"
 	"os/signal"
@@ -32,12 +34,32 @@ func main() {
 	if settings, ok := trio.Child(os.Args); ok {
 		os.Exit(trio.RunPartner(settings, service))
 	}
+	os.Exit(start(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// start refuses arguments, of which there are none, and runs until it is interrupted. It returns the exit status.
+func start(args []string, stdout, stderr io.Writer) int {
+	flags := flag.NewFlagSet("embedded", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.Usage = func() {
+		fmt.Fprintln(stderr, "embedded has no flags: it starts a service twice and a witness, and says what to try")
+	}
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return 0
+	} else if err != nil {
+		return 2
+	}
+	if flags.NArg() > 0 {
+		flags.Usage()
+		return 2
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	if err := show(ctx, log.New(os.Stdout, "", 0)); err != nil {
-		fmt.Fprintln(os.Stderr, "embedded:", err)
-		os.Exit(1)
+	if err := show(ctx, log.New(stdout, "", 0)); err != nil {
+		fmt.Fprintln(stderr, "embedded:", err)
+		return 1
 	}
+	return 0
 }
 
 // show runs the three servers until ctx ends.
@@ -94,10 +116,10 @@ SYNCHRONIZED: a write is answered when both disks have it. Try, in another termi
   curl -s http://%[1]s/metrics | grep dbmirror_      what Prometheus sees
   curl -s http://%[1]s/status                        what an operator sees
   curl -X POST http://%[1]s/failover                 change the roles
-  kill -9 %[3]d                                      end partner-a: if it is principal, partner-b serves within five seconds
+  %-59[3]s  end partner-a: if it is principal, partner-b serves within five seconds
 
 Interrupt (Ctrl-C) ends it and leaves nothing behind.
-`, a, b, servers.Pid(mirror.PartnerA))
+`, a, b, fmt.Sprintf("kill -9 %d", servers.Pid(mirror.PartnerA)))
 }
 
 // A process that has ended stays away for a while, and until a partner serves, so that one can see it take over. Where

@@ -35,7 +35,7 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (s setti
 	flags.StringVar(&cfg.Witness, "witness", "", "`address` of the witness; none: no automatic failover")
 	flags.BoolVar(&cfg.Establish, "establish", false, "make the session, with this partner as principal, when there is none")
 	safety := flags.String("safety", "FULL", "`level` of a session that is made: FULL or OFF")
-	profile := flags.String("profile", "default", "timeouts, the `same` on all three servers: default or fast")
+	profile := flags.String("profile", "default", "`name` of the timeouts, the same on all three servers: default or fast")
 	flags.Int64Var(&cfg.Limits.LogBudget, "log-budget", 0, "`bytes` of log that the principal keeps for the mirror; 0: the default, 16 GiB")
 	flags.BoolVar(&cfg.Limits.Replace, "replace", false, "let the first copy overwrite a mirror database that is not empty")
 	operator.CredentialFlags(flags, &cfg.Credentials)

@@ -56,10 +56,12 @@ type options struct {
 func start(args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("tour", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	profile := flags.String("profile", "fast", "how soon a silent server is given up: default (10 s) or fast (3.5 s)")
+	profile := flags.String("profile", "fast", "`name` of the timeouts: how soon a silent server is given up: default (10 s) or fast (3.5 s)")
 	backend := flags.String("backend", "", "`kind` of database: postgres or sqlite (default: postgres where its server programs are found)")
 	rate := flags.Int("rate", 200, "commits a second that the clients aim at, 4 to 2000")
-	if err := flags.Parse(args); err != nil {
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return 0
+	} else if err != nil {
 		return 2
 	}
 	_, err := operator.Profile(*profile)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -59,6 +60,7 @@ func TestTour(t *testing.T) {
 
 // Goal: where there is no PostgreSQL the tour plays with what Go alone brings, and installs nothing.
 func TestChoosesWhatIsThere(t *testing.T) {
+	require.Zero(t, start([]string{"-h"}, io.Discard, io.Discard), "help is no failure")
 	for _, c := range []struct {
 		name, says, fails string
 		found             error

@@ -58,7 +58,7 @@ func parse(args []string, stderr io.Writer) (cfg witness.Config, page string, er
 	flags.StringVar(&s.ID, "session", "", "`identity` of the session, 32 hexadecimal digits")
 	flags.StringVar(&s.PartnerA, "partner-a", "", "`address` of partner-a")
 	flags.StringVar(&s.PartnerB, "partner-b", "", "`address` of partner-b")
-	profile := flags.String("profile", "default", "timeouts, the `same` on all three servers: default or fast")
+	profile := flags.String("profile", "default", "`name` of the timeouts, the same on all three servers: default or fast")
 	operator.CredentialFlags(flags, &s.Credentials)
 	flags.StringVar(&page, "http", "", "loopback `address` of the operator's page; none: no page")
 	if err := flags.Parse(args); err != nil {

@@ -29,11 +29,13 @@ type sessionView struct {
 }
 
 type peerView struct {
+	id            mirror.Server
 	Server        string  `json:"server"`
 	Connected     bool    `json:"connected"`
 	Stopped       bool    `json:"stopped"`
 	SilentSeconds float64 `json:"silent_seconds"`
 	Newcomer      bool    `json:"newcomer"`
+	Undelivered   string  `json:"undelivered,omitempty"` // why the latest message to it did not arrive
 }
 
 func session(id string, st mirror.Status, tick time.Duration) sessionView {
@@ -45,7 +47,7 @@ func session(id string, st mirror.Status, tick time.Duration) sessionView {
 	}
 	for s := mirror.PartnerA; s <= mirror.Witness; s++ {
 		if p := st.Peers[s]; s != st.Self {
-			v.Peers = append(v.Peers, peerView{Server: s.String(), Connected: p.Connected, Stopped: p.Left,
+			v.Peers = append(v.Peers, peerView{id: s, Server: s.String(), Connected: p.Connected, Stopped: p.Left,
 				SilentSeconds: seconds(p.Silent, tick), Newcomer: p.Newcomer != 0})
 		}
 	}
@@ -89,6 +91,9 @@ func partnerStatus(st partner.Status) partnerView {
 		v.StoppedAt = st.Redo.Poison.String()
 	}
 	v.Skipped = st.Redo.Skipped
+	for i := range v.Peers {
+		v.Peers[i].Undelivered = st.Links[v.Peers[i].id]
+	}
 	for _, f := range st.Findings {
 		v.Findings = append(v.Findings, f.String())
 	}
