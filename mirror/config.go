@@ -37,7 +37,7 @@ type Options struct {
 	StayAlone    bool // a principal that is exposed and without quorum goes on serving (forced service is then not honest)
 	ServeAtOnce  bool // without a witness, a restarted principal serves without asking its partner
 	MirrorClosed bool // a mirror's database refuses readers
-	SyncLag      LSN  // commits begin to wait for a mirror that is this near to the end of log, in bytes; 0: at any distance
+	SyncLag      LSN  // commits begin to wait for a mirror that is this near to the end of log, in bytes; 0: at any distance (package partner puts 16 MiB for it)
 }
 
 func (t Timing) withDefaults() Timing {

@@ -6,8 +6,7 @@ import (
 	"github.com/f19126b3/dbmirror/mirror/internal/seeded"
 )
 
-// Manual failover: the principal drains, the mirror takes over with the principal's own vote
-// (protocol-and-reliability 1.6.7).
+// Manual failover: the principal drains, the mirror takes over with the principal's own vote.
 
 func (s *Session) beginHandover() {
 	s.handover = handover{Active: true, Left: s.cfg.Timing.Drain}

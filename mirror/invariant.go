@@ -7,7 +7,7 @@ import (
 	"github.com/f19126b3/dbmirror/mirror/internal/seeded"
 )
 
-// check asserts after each step what must hold whatever happened (protocol-and-reliability 1.7). A broken invariant is
+// check asserts after each step what must hold whatever happened. A broken invariant is
 // an error of these rules: the host fences and stops the session, it does not crash the program it lives in.
 func (s *Session) check(before HardState) error {
 	now := s.hard

@@ -116,7 +116,7 @@ func (s *Session) expose() {
 }
 
 // advanceSync goes from SYNCHRONIZING to SYNCHRONIZED: commits wait first, then everything that may have been
-// acknowledged until then is hardened at the mirror, then in_sync is recorded (protocol-and-reliability 1.6.2).
+// acknowledged until then is hardened at the mirror, then in_sync is recorded.
 func (s *Session) advanceSync() {
 	m := s.peers[s.mirror()]
 	if !s.canSync(m) {

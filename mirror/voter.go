@@ -193,8 +193,7 @@ func (s *Session) onPropose(m Message) {
 	s.send(Message{Kind: MessageAccept, To: m.From, Nonce: m.Nonce})
 }
 
-// onVote decides an election. Reachability is never a permission: what counts are versions, promises and leases
-// (protocol-and-reliability 1.3).
+// onVote decides an election. Reachability is never a permission: what counts are versions, promises and leases.
 func (s *Session) onVote(m Message) {
 	basis := m.Record
 	elected := basis.elect(m.Seq, m.From, m.How, m.LSN)

@@ -16,7 +16,7 @@ import (
 
 // align makes this database continue the log of the present principal. A former principal that has nothing beyond the
 // fork just goes on from where the new reign begins; one that has is saved to a file and copied anew, as is everybody
-// else (protocol-and-reliability 1.6.9).
+// else.
 func (d *dataPath) align(ctx context.Context, duty mirror.Duty, st mirror.Status) error {
 	d.follow.stopStream()
 	crashpoint.Hit(crashpoint.ForkUnread)

@@ -14,8 +14,8 @@ import (
 	"github.com/f19126b3/dbmirror/partner/backend"
 )
 
-// Config is what a Partner is made with. Session, Self, Dir, Backend, Listen and Peer are required; the rest has
-// defaults. Nothing here changes while the partner runs.
+// Config is what a Partner is made with. Session, Self, Dir, Backend, Peer, Credentials and, unless Handler is mounted,
+// Listen are required; the rest has defaults. Nothing here changes while the partner runs.
 type Config struct {
 	Session string        // 32 hexadecimal digits, the same on all three servers
 	Self    mirror.Server // PartnerA or PartnerB
@@ -35,8 +35,8 @@ type Config struct {
 	Establish bool
 	Safety    mirror.Safety // of a session that is established; default SafetyFull
 
-	Timing  host.Timing
-	Options mirror.Options
+	Timing  host.Timing    // the same on all three servers; default as its fields say
+	Options mirror.Options // default: all off, SyncLag 16 MiB
 	Limits  Limits
 	Logger  *slog.Logger // default: nothing is logged
 }

@@ -4,7 +4,7 @@
 // itself which role it has; the program around it does not have to know.
 //
 //	p, err := partner.New(cfg)
-//	registry.MustRegister(metrics.NewCollector(p.Metrics))
+//	registry.MustRegister(metrics.NewCollector(p.Metrics), p.Timings())
 //	err = p.Run(ctx)
 //
 // What it knows of the database goes through package backend: the program gives it one in Config.Backend, for

@@ -8,13 +8,14 @@ import (
 	"github.com/f19126b3/dbmirror/mirror"
 )
 
-// Timing is how long the session's timeouts are. The zero value is the default profile.
+// Timing is how long the session's timeouts are, which must be the same on all three servers. The zero value is the
+// default profile.
 type Timing struct {
-	Ping    time.Duration // between pings; default 1 s
+	Ping    time.Duration // between pings; default 1 s, at least 50 ms, at most a third of Timeout
 	Timeout time.Duration // a server not heard for so long is lost; default 10 s, at least 3 s
 	// Lease is how long a principal serves after it last asked a voter that answered, and Fence the time that closing its
-	// database may take. Lease plus Fence, with 0.1 % of clock error, must not exceed Timeout
-	// (protocol-and-reliability 1.5). Defaults 7 s and 2 s.
+	// database may take. Both, with 0.1 % of clock error and a fifth of Ping, must not exceed Timeout: nobody else is
+	// elected before that, so no two databases are open. Defaults: 7 and 2 tenths of Timeout; Lease is at least twice Ping.
 	Lease, Fence time.Duration
 }
 

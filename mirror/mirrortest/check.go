@@ -6,7 +6,7 @@ import (
 	"github.com/f19126b3/dbmirror/mirror"
 )
 
-// The checkers: what must hold in every world (protocol-and-reliability 1.7). They know nothing of how the rules work.
+// The checkers: what must hold in every world. They know nothing of how the rules work.
 
 // check looks at the sites and at what was acknowledged, and at nothing else of a world: worlds that differ only in what
 // is in flight are judged once (see core).

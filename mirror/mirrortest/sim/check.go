@@ -6,7 +6,7 @@ import (
 	"github.com/f19126b3/dbmirror/mirror"
 )
 
-// The checkers: what must hold (protocol-and-reliability 1.7). They look at what is on disks and in databases, and know
+// The checkers: what must hold. They look at what is on disks and in databases, and know
 // nothing of how the rules work.
 
 // holdsAll is everything that a partner has, in its database or hardened and to be redone.

@@ -16,7 +16,7 @@ type faultKind struct {
 
 const numFaults = 38
 
-// faults is the menu (protocol-and-reliability, Part 2).
+// faults is the menu from which a plan is made.
 var faults [numFaults]faultKind
 
 func init() {

@@ -6,7 +6,7 @@ import (
 	"github.com/f19126b3/dbmirror/mirror"
 )
 
-// goal is one single fault in a session that has healed, and what it may cost at most (protocol-and-reliability 1.8).
+// goal is one single fault in a session that has healed, and what it may cost at most.
 type goal struct {
 	name   string
 	strike func(*sim, *machine)                       // the machine is the principal's
