@@ -90,7 +90,7 @@ func reportBeyondTheEnd(b *bench) {
 	r.leave()
 	b.commit(insert).returns()
 	b.put("another")
-	b.until("the name is in force for new sessions", "$1 = 'another'", b.shown())
+	b.eventually("the name is in force for new sessions", func() bool { return b.shown() == "another" })
 	b.commit(insert).returns()
 
 	again := b.receive(slot, "mir", 0)
