@@ -203,16 +203,31 @@ func TestReplication(t *testing.T) {
 	}
 	waits := s.connect("") // a new session has the setting
 	committed := make(chan error, 1)
-	go func() {
-		_, err := waits.Exec(t.Context(), "INSERT INTO t VALUES (1)")
+	commit := func(id int) {
+		_, err := waits.Exec(t.Context(), "INSERT INTO t VALUES ($1)", id)
 		committed <- err
-	}()
-	for inserted := false; ; {
+	}
+	// The first do not wait if the server's checkpointer has not read the setting yet.
+	inserts := 1
+	go commit(inserts)
+	for waiting := false; !waiting; {
+		select {
+		case err := <-committed:
+			require.NoError(t, err)
+			inserts++
+			go commit(inserts)
+		default:
+		}
+		require.NoError(t, client.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')").Scan(&waiting))
+	}
+	for inserted := 0; ; {
 		message, err := replica.ReceiveMessage(t.Context())
 		require.NoError(t, err)
 		data, end := copyData(t, message)
-		inserted = inserted || len(data) > 0 && data[0] == 'I'
-		if len(data) > 0 && data[0] == 'C' && inserted {
+		if len(data) > 0 && data[0] == 'I' {
+			inserted++
+		}
+		if len(data) > 0 && data[0] == 'C' && inserted == inserts {
 			require.Empty(t, committed, "it waits for us")
 			require.NoError(t, pglogrepl.SendStandbyStatusUpdate(t.Context(), replica, pglogrepl.StandbyStatusUpdate{
 				WALWritePosition: end, WALFlushPosition: end, WALApplyPosition: end,
