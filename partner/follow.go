@@ -205,8 +205,13 @@ func (f *follow) startStream(ctx context.Context, duty mirror.Duty, st mirror.St
 		return fmt.Errorf("ask the principal's server where its reign begins: %w", err)
 	}
 	if end := f.d.p.queue.Hardened(); end.Seq != duty.Seq {
-		// The same principal goes on in a newer role sequence: so does its log.
-		if err := f.d.p.queue.Rebase(mirror.Position{Seq: duty.Seq, LSN: end.LSN}); err != nil {
+		// The same principal goes on in a newer role sequence: so does its log. What a stream that broke off had appended and
+		// not hardened belongs to it, and must not come again behind the place where it goes on.
+		end, err := f.d.p.queue.Harden()
+		if err == nil {
+			err = f.d.p.queue.Rebase(mirror.Position{Seq: duty.Seq, LSN: end.LSN})
+		}
+		if err != nil {
 			return f.d.ofLog(fmt.Errorf("go on in role sequence %d: %w", duty.Seq, err))
 		}
 	}

@@ -48,7 +48,8 @@ func (q *Queue) Reset(base mirror.Position) error {
 
 // Rebase lets the history go on at base, in another role sequence, with nothing lost: Hardened is base and on disk when
 // it returns. What was appended is hardened with it; kept log stays readable and the chain goes on. Base must not be
-// before the end of the log (ErrOrder). The stream must attach anew.
+// before the end of the log (ErrOrder), nor, in another role sequence, before what was appended: call Harden before where
+// that is not known, or the stream sends again what is there. The stream must attach anew.
 func (q *Queue) Rebase(base mirror.Position) error {
 	if err := q.failure(); err != nil {
 		return err
