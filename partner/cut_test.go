@@ -67,7 +67,7 @@ func TestPrincipalCutOff(t *testing.T) {
 	p.start(mirror.PartnerB)
 	p.start(mirror.PartnerA)
 	p.awaitSynchronized(mirror.PartnerA)
-	promptly(t, "closed after the cut", host.Fast().Lease+host.Fast().Fence, func() time.Duration {
+	p.promptly("closed after the cut", host.Fast().Lease+host.Fast().Fence, func() time.Duration {
 		if p.serving() == mirror.PartnerB {
 			require.NoError(t, p.partner[mirror.PartnerB].Failover(t.Context()))
 			p.awaitSynchronized(mirror.PartnerA)
@@ -181,7 +181,7 @@ func TestFailoverAtDefaults(t *testing.T) {
 		p.launch(s)
 	}
 	lost := mirror.Nobody
-	promptly(t, "an automatic failover", 13*time.Second, func() time.Duration {
+	p.promptly("an automatic failover", 13*time.Second, func() time.Duration {
 		if lost != mirror.Nobody {
 			require.NoError(t, p.pg[lost].Restart(t.Context()))
 			p.launch(lost)
@@ -211,7 +211,7 @@ func TestManualFailoverPause(t *testing.T) {
 	principal := p.settle()
 	l := p.loadAt(4, 500)
 	for range 3 {
-		promptly(t, "writes paused for", 2*time.Second, func() time.Duration {
+		p.promptly("writes paused for", 2*time.Second, func() time.Duration {
 			l.awaitAck()
 			l.run(500 * time.Millisecond)
 			l.gap()

@@ -53,7 +53,7 @@ func (p *pair) killEach(runs int) {
 		for _, v := range victims {
 			name := fmt.Sprintf("%s/%d", v.name, run+1)
 			if v.failsOver {
-				promptly(p.t, name+": automatic failover with the fast profile", 5*time.Second, func() time.Duration { return k.killOne(name, v) })
+				p.promptly(name+": automatic failover with the fast profile", 5*time.Second, func() time.Duration { return k.killOne(name, v) })
 			} else {
 				k.killOne(name, v)
 			}

@@ -178,20 +178,6 @@ func (p *pair) awaitSynchronized(principal mirror.Server) {
 	})
 }
 
-// promptly does what must take less than a limit, and does it again where it took longer, three times at most. The times
-// that are guaranteed are those of a machine that is not overloaded, and this one may have other work for a moment.
-func promptly(t *testing.T, what string, limit time.Duration, try func() time.Duration) {
-	t.Helper()
-	for n := 1; ; n++ {
-		took := try()
-		t.Logf("%s: %s", what, took.Round(time.Millisecond))
-		if took < limit {
-			return
-		}
-		require.Less(t, n, 3, "%s takes %s and longer, again and again", what, limit)
-	}
-}
-
 // exec runs SQL on a server's database as a client.
 func (p *pair) exec(s mirror.Server, sql string, args ...any) {
 	p.t.Helper()
