@@ -408,7 +408,7 @@ func TestStreamAsksAsCoreDoes(t *testing.T) {
 			"user": "mirror", "database": "app", "replication": "database", "application_name": "dbmirror-a1",
 			"logical_decoding_work_mem": "4MB", "synchronous_commit": "local", "wal_sender_timeout": "30000",
 			"datestyle": "ISO", "intervalstyle": "postgres", "extra_float_digits": "3", "bytea_output": "hex",
-			"client_encoding": "UTF8", "standard_conforming_strings": "on",
+			"client_encoding": "UTF8", "standard_conforming_strings": "on", "lc_monetary": "C", "search_path": "pg_catalog",
 		}, f.settings)
 		id, ok := s.Identity()
 		require.True(t, ok)
