@@ -99,7 +99,7 @@ ORDER BY i.indisprimary DESC, i.indexrelid`
 
 // errNoTable and errNoColumn are the reasons of a RedoError whose mend is to create what is missing.
 var (
-	errNoTable  = errors.New("the table does not exist in this database: create it as it is at the principal, then resume")
+	errNoTable  = errors.New("the table does not exist in this database: create it as it is at the principal (after SET default_transaction_read_only = off), then resume")
 	errNotHere  = errors.New("the table differs from the principal's: make them equal, then resume")
 	errNoFinder = errors.New("the table has no replica identity to find a row by: give it a primary key or REPLICA IDENTITY FULL")
 )

@@ -146,6 +146,9 @@ func (s *SlotSnapshot) Close() error {
 	return nil
 }
 
+// codeLimitExceeded is how a server says that no slot is free.
+const codeLimitExceeded = "53400"
+
 // watchSlot runs create, which blocks in the server. When ctx or the patience ends first it finds out who is in the way,
 // cancels, and drops what was half made.
 func (s *Server) watchSlot(ctx context.Context, name string, conn *pgconn.PgConn, create func(context.Context) error) error {
@@ -164,6 +167,9 @@ func (s *Server) watchSlot(ctx context.Context, name string, conn *pgconn.PgConn
 	go func() { done <- create(context.WithoutCancel(ctx)) }()
 	select {
 	case err := <-done:
+		if refused, ok := errors.AsType[*pgconn.PgError](err); ok && refused.Code == codeLimitExceeded {
+			err = fmt.Errorf("%w: drop one that nobody needs, which helps at once, or raise max_replication_slots and restart the server", err)
+		}
 		if err != nil {
 			return fmt.Errorf("make slot %s: %w", name, err)
 		}

@@ -64,6 +64,21 @@ func TestSlot(t *testing.T) {
 
 // A new principal makes commits wait for a mirror that cannot come before its slot exists: the commit that proves the
 // waiting must not hold up the slot.
+// A server that has no slot left is found at a failover, when nobody serves: the error says what helps at once.
+func TestSlotThatIsNotFreeNamesTheMend(t *testing.T) {
+	t.Parallel()
+	_, s := adminServer(t, map[string]string{"max_replication_slots": "1"})
+	ctx := adminContext(t)
+	_, err := s.CreateSlot(ctx, "first")
+	require.NoError(t, err)
+	_, err = s.CreateSlot(ctx, "second")
+	require.ErrorContains(t, err, "all replication slots are in use")
+	require.ErrorContains(t, err, "drop one that nobody needs, which helps at once, or raise max_replication_slots")
+	require.NoError(t, s.DropSlot(ctx, "first"))
+	_, err = s.CreateSlot(ctx, "second")
+	require.NoError(t, err)
+}
+
 func TestSlotIsNotHeldUpByOurProbe(t *testing.T) {
 	t.Parallel()
 	_, s, dsn := waitServer(t)
