@@ -143,6 +143,9 @@ func (p *Partner) close() {
 	if p.state != nil {
 		p.state.Close()
 	}
+	if p.host != nil {
+		p.host.Abandon()
+	}
 }
 
 // Handler is the endpoint, for a service that mounts it at endpoint.PathPrefix in a server of its own; Listen is then empty.
@@ -241,7 +244,7 @@ func (p *Partner) runAll(ctx context.Context) error {
 	dataDone.Go(func() { p.exchange(dataCtx) })
 	dataDone.Go(func() { p.survey(dataCtx) })
 	if p.cfg.Establish {
-		dataDone.Go(func() { p.establish(ctx) })
+		dataDone.Go(func() { p.establish(dataCtx) })
 	}
 	err := p.host.Run(ctx)
 	if err != nil {

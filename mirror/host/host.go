@@ -80,6 +80,7 @@ type Host struct {
 	session *mirror.Session
 	counts  counters
 	stopped chan struct{}
+	ended   sync.Once // closes stopped
 
 	mu struct {
 		sync.Mutex
@@ -284,7 +285,7 @@ func (h *Host) Explain(ctx context.Context) ([]mirror.Condition, error) {
 // Run runs the session until ctx ends or the session cannot go on. Before it returns it says good-bye to the others,
 // so that an orderly stop is not taken for a failure, and joins everything it started.
 func (h *Host) Run(ctx context.Context) error {
-	defer close(h.stopped)
+	defer h.Abandon()
 	sending, stopSending := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopSending()
 	for _, o := range h.outbox {
@@ -303,6 +304,9 @@ func (h *Host) Run(ctx context.Context) error {
 	}
 	return err
 }
+
+// Abandon is for a host that Run is not called for: whoever asks it is told that it does not run.
+func (h *Host) Abandon() { h.ended.Do(func() { close(h.stopped) }) }
 
 // goodbye is how long a stopping host tries to say so.
 const goodbye = time.Second
