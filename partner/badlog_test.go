@@ -63,6 +63,9 @@ func TestTroubleOfASession(t *testing.T) {
 			p.awaitSynchronized(mirror.PartnerA)
 			p.exec(mirror.PartnerA, "INSERT INTO item(filling) VALUES ($1)", "after "+c.name)
 			p.awaitEqual()
+			for s := mirror.PartnerA; s <= mirror.PartnerB; s++ {
+				p.await(s, "out of trouble", func(st Status) bool { return st.Trouble == "" })
+			}
 		})
 		if !ok {
 			return

@@ -18,13 +18,12 @@ const surveyEvery = 2 * time.Second
 func (p *Partner) survey(ctx context.Context) {
 	tick := time.NewTicker(surveyEvery)
 	defer tick.Stop()
-	suspended, verified := false, false
+	unsound, verified := false, false
 	for {
 		st := p.host.Status()
-		before := suspended
-		suspended = st.Record.Suspended && st.Record.Why == mirror.ReasonPreflight
-		if st.Role == mirror.RoleNone && !st.Removed || suspended || before { // once more when it is over
-			p.look(ctx, st)
+		wanted := st.Role == mirror.RoleNone && !st.Removed || st.Record.Suspended && st.Record.Why == mirror.ReasonPreflight
+		if wanted || unsound { // also when it is over, until a look has found nothing: what the last one found stays in the status
+			unsound = !p.look(ctx, st) || wanted
 		}
 		if !verified && st.Role != mirror.RoleNone {
 			verified = p.verifyPeer(ctx)
@@ -38,8 +37,8 @@ func (p *Partner) survey(ctx context.Context) {
 	}
 }
 
-// look takes one look at both servers.
-func (p *Partner) look(ctx context.Context, st mirror.Status) {
+// look takes one look at both servers, and says whether nothing is against mirroring.
+func (p *Partner) look(ctx context.Context, st mirror.Status) (sound bool) {
 	principal := st.Record.Principal
 	if st.Role == mirror.RoleNone {
 		principal = p.cfg.Self
@@ -49,7 +48,7 @@ func (p *Partner) look(ctx context.Context, st mirror.Status) {
 	}
 	findings, err := p.data.examine(ctx, principal, st)
 	if ctx.Err() != nil {
-		return
+		return false
 	}
 	if err == nil && st.Role == mirror.RoleNone {
 		if err = backend.Refuse(findings); err == nil {
@@ -60,6 +59,7 @@ func (p *Partner) look(ctx context.Context, st mirror.Status) {
 	p.data.mu.Lock()
 	defer p.data.mu.Unlock()
 	p.data.mu.findings, p.data.mu.ready = findings, err == nil
+	return err == nil && backend.Refuse(findings) == nil
 }
 
 // contradiction says where the two partners are set up for different sessions.
