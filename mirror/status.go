@@ -12,7 +12,7 @@ type Status struct {
 	Quorum   Quorum
 
 	Serving   bool // the gate is to be open
-	Exposed   bool // a principal that acknowledges without a mirror
+	Exposed   bool // a principal that acknowledges without a mirror, or has not proven yet that it does not
 	Confirmed bool // principal: a second server has the present record on disk
 	Whole     bool // principal: the database is whole for serving
 	Electing  bool // this server asks to become principal
@@ -49,7 +49,7 @@ func (s *Session) Status() Status {
 	st := Status{
 		Self: s.hard.Self, Role: s.role(), State: s.shown, Reason: s.reason, Record: s.hard.Record,
 		Mode: s.hard.Record.Mode(), Promised: s.hard.Promised, Quorum: s.quorumKind(),
-		Serving: s.duty.Gate == GateOpen, Exposed: s.duty.Role == RolePrincipal && s.duty.Wait == WaitNone,
+		Serving: s.duty.Gate == GateOpen, Exposed: s.duty.Role == RolePrincipal && (s.duty.Wait == WaitNone || s.duty.Prove),
 		Confirmed: s.confirmed, Whole: s.whole, Electing: s.claim.How != ElectionNone,
 		Aligned: s.hard.Record.Established() && s.hard.Aligned == s.hard.Record.Seq, Dirty: s.hard.Dirty,
 		Removed: s.hard.Removed, Failed: s.failed, Duty: s.duty,
