@@ -66,14 +66,17 @@ type ForcePlan struct {
 	// LossBytes is how much of the principal's log, as last heard, is not hardened here: the known part of what would be
 	// lost. What the principal did after it was last heard cannot be known.
 	LossBytes uint64
-	InSync    bool // the record says that no acknowledged commit is missing here
+	// Follows: what is hardened here continues the principal's log. Where it does not, everything that the principal has
+	// done since it became principal would be lost; how much that is nobody can say here, and LossBytes is zero.
+	Follows bool
+	InSync  bool // the record says that no acknowledged commit is missing here
 }
 
 // PlanForce says what forced service would rest on. It changes nothing.
 func (p *Partner) PlanForce() ForcePlan {
 	st := p.host.Status()
-	plan := ForcePlan{Token: p.token(st), Hardened: st.Hardened, InSync: st.Record.InSync}
-	if st.EndOfLog > st.Hardened.LSN {
+	plan := ForcePlan{Token: p.token(st), Hardened: st.Hardened, Follows: st.Aligned, InSync: st.Record.InSync}
+	if plan.Follows && st.EndOfLog > st.Hardened.LSN {
 		plan.LossBytes = uint64(st.EndOfLog - st.Hardened.LSN)
 	}
 	return plan

@@ -89,6 +89,11 @@ func (d *dataPath) halt() mirror.Position {
 	d.mu.wish.Ship = false
 	d.mu.Unlock()
 	d.follow.stopStream()
+	return d.hardened()
+}
+
+// hardened is the end of what is hardened here.
+func (d *dataPath) hardened() mirror.Position {
 	end := d.p.queue.Hardened()
 	// The same principal may go on in a newer role sequence before its log has been followed there.
 	end.Seq = max(end.Seq, d.p.host.Hard().Aligned)

@@ -140,7 +140,12 @@ func (f *follow) startRedo() error {
 	}
 	f.mu.redoer = r
 	f.mu.redo = startTask(func(ctx context.Context) {
+		var helper sync.WaitGroup
+		running, cancel := context.WithCancel(ctx)
+		helper.Go(func() { f.announceRedo(running, r) })
 		err := r.Run(ctx, f.d.p.queue)
+		cancel()
+		helper.Wait()
 		switch {
 		case ctx.Err() != nil:
 			err = nil
@@ -311,9 +316,12 @@ func (h *hardening) Harden() (mirror.Position, error) {
 // announceEvery bounds how often the session hears of what is hardened; commits do not wait for that.
 const announceEvery = 20 * time.Millisecond
 
-// announce tells the session how far the log is hardened and redone, and that the principal's server is alive.
+// pulse is how often a thing that changes all the time is told.
+const pulse = 200 * time.Millisecond
+
+// announce tells the session how far the log is hardened, and that the principal's server is alive.
 func (f *follow) announce(ctx context.Context, log *hardening, reader backend.Stream) {
-	pulse := time.NewTicker(200 * time.Millisecond)
+	pulse := time.NewTicker(pulse)
 	defer pulse.Stop()
 	var heard time.Time
 	var told mirror.Position
@@ -330,7 +338,6 @@ func (f *follow) announce(ctx context.Context, log *hardening, reader backend.St
 				f.d.report(mirror.Event{Kind: mirror.EventStreamed})
 			}
 		}
-		f.announceRedo()
 		f.lookForOverflow(reader.Status().Stalled)
 		select {
 		case <-ctx.Done():
@@ -347,16 +354,32 @@ func (f *follow) announce(ctx context.Context, log *hardening, reader backend.St
 	}
 }
 
-func (f *follow) announceRedo() {
-	f.mu.Lock()
-	r := f.mu.redoer
-	f.mu.Unlock()
-	if r != nil {
+// announceRedo tells how far the log is redone, and why redo does not go on for now, as long as redo runs: also while
+// nothing is hardened, as when the principal is lost and this one is promoted.
+func (f *follow) announceRedo(ctx context.Context, r backend.Redo) {
+	pulse := time.NewTicker(pulse)
+	defer pulse.Stop()
+	defer f.d.trouble(tryRedoing, nil)
+	for {
 		progress := r.Progress()
 		f.d.trouble(tryRedoing, progress.Trouble)
 		if at := progress.Redone; at.LSN > 0 {
 			f.d.report(mirror.Event{Kind: mirror.EventRedone, Seq: at.Seq, LSN: at.LSN})
 		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-pulse.C:
+		}
+	}
+}
+
+// tellHardened tells the session what is hardened though no log flows, as after a restart without the principal: forced
+// service is decided by it.
+func (f *follow) tellHardened(st mirror.Status) {
+	end := f.d.hardened()
+	if end.LSN > 0 && end != st.Hardened {
+		f.d.report(mirror.Event{Kind: mirror.EventHardened, Seq: end.Seq, LSN: end.LSN})
 	}
 }
 

@@ -39,6 +39,7 @@ func (d *dataPath) mirror(ctx context.Context, duty mirror.Duty) error {
 	if err := d.leavePrincipal(ctx); err != nil {
 		return err
 	}
+	d.follow.tellHardened(st)
 	if err := d.follow.startRedo(); err != nil {
 		return err
 	}

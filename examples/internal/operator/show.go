@@ -104,15 +104,19 @@ type planView struct {
 	Token     string `json:"token"`
 	Hardened  string `json:"hardened"`
 	LossBytes uint64 `json:"known_loss_bytes"`
+	Follows   bool   `json:"follows"`
 	InSync    bool   `json:"in_sync"`
 	Note      string `json:"note"`
 }
 
 func plan(p partner.ForcePlan) planView {
-	v := planView{Token: p.Token, Hardened: p.Hardened.LSN.String(), LossBytes: p.LossBytes, InSync: p.InSync,
+	v := planView{Token: p.Token, Hardened: p.Hardened.LSN.String(), LossBytes: p.LossBytes, Follows: p.Follows, InSync: p.InSync,
 		Note: "commits that the principal acknowledged after it was last heard may be lost too"}
-	if p.InSync {
+	switch {
+	case p.InSync:
 		v.Note = "the record says that no acknowledged commit is missing here"
+	case !p.Follows:
+		v.Note = "this copy does not follow the principal: everything that the principal has acknowledged since it became that would be lost"
 	}
 	return v
 }
