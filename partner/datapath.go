@@ -35,6 +35,7 @@ type dataPath struct {
 		place    backend.Identity // this side's database, and the one that the backend reaches on the other, as last seen
 		reached  backend.Identity
 		ready    bool // nothing that was found is against making the session
+		unwaited bool // commits did not wait for the mirror, and the session has not been told
 	}
 }
 
@@ -44,13 +45,12 @@ type proven struct {
 	ours    bool // it is this session's database
 	putBack bool // it was told that it is not as it was handed over
 	gate    mirror.Gate
-	wait    mirror.Wait // WaitNone: ours are out of the setting or never in force
-	waitSeq mirror.RoleSeq
+	wait    mirror.Wait   // WaitNone: ours are out of the setting or never in force
+	waitFor string        // the name, where it is WaitMirror
 	removed bool          // nothing of ours is in the setting, persisted either
 	drained uint64        // number of the wish under which it was drained
 	reign   backend.Reign // the row of the present role sequence on this server, as principal
-	whole   mirror.RoleSeq
-	cleaned bool // as mirror: the logs of our own former reigns are gone
+	cleaned bool          // as mirror: the logs of our own former reigns are gone
 	looked  time.Time
 }
 
@@ -187,6 +187,7 @@ func (d *dataPath) close() {
 
 // reconcile takes the database one look further towards the wish.
 func (d *dataPath) reconcile(ctx context.Context, wish mirror.Duty) error {
+	d.tellUnwaited()
 	alive, err := d.check(ctx, wish.Role)
 	if err != nil || !alive {
 		return err

@@ -12,7 +12,7 @@ import (
 
 // mirror brings a mirror's database to its duty.
 func (d *dataPath) mirror(ctx context.Context, duty mirror.Duty) error {
-	d.have.reign, d.have.whole, d.have.drained, d.have.wait = backend.Reign{}, 0, 0, 0
+	d.have.reign, d.have.drained, d.have.wait = backend.Reign{}, 0, 0
 	st := d.p.host.Status()
 	if st.Record.Seq != duty.Seq {
 		return nil

@@ -65,7 +65,7 @@ func mirrorName(short string, record mirror.Record, m mirror.Server) string {
 func (d *dataPath) wait(ctx context.Context, duty mirror.Duty) error {
 	record := d.p.host.Status().Record
 	if record.Seq != duty.Seq {
-		return nil // the session has moved on; the next wish says what now
+		return errMovedOn
 	}
 	if duty.Wait == mirror.WaitNone {
 		if d.have.wait == mirror.WaitNone {
@@ -82,13 +82,16 @@ func (d *dataPath) wait(ctx context.Context, duty mirror.Duty) error {
 		return nil
 	}
 	name := mirrorName(d.p.short(), record, d.p.cfg.Self.Other())
+	if d.have.wait == mirror.WaitMirror && d.have.waitFor != name {
+		d.have.wait = 0 // it has a new name: that the former one was waited for until now is looked at first
+	}
 	if d.have.wait == 0 && !duty.Prove {
 		// Found as it should be after a restart of this program: nothing is disturbed, and nothing is claimed anew.
 		if err := d.resumeWaiting(ctx, duty, record, name); err != nil {
 			return err
 		}
 	}
-	if d.have.wait == mirror.WaitMirror && d.have.waitSeq == duty.Seq && !duty.Prove {
+	if d.have.wait == mirror.WaitMirror && !duty.Prove {
 		return nil
 	}
 	d.have.wait = 0
@@ -98,11 +101,15 @@ func (d *dataPath) wait(ctx context.Context, duty mirror.Duty) error {
 	if err != nil {
 		return fmt.Errorf("make commits wait for the mirror: %w", err)
 	}
-	d.have.wait, d.have.waitSeq = mirror.WaitMirror, duty.Seq
+	d.have.wait, d.have.waitFor = mirror.WaitMirror, name
 	d.showWaiting(name)
 	d.prove(mirror.Event{Kind: mirror.EventWaiting, Seq: duty.Seq, LSN: end})
 	return nil
 }
+
+// errMovedOn ends a look for a wish that is not of the session's record any more: the next one says what now. It is as if
+// the next one had broken it off.
+var errMovedOn = fmt.Errorf("the session has moved on: %w", context.Canceled)
 
 // proveTimeout is how long commits may go on returning before that is told to people and everything else is looked at
 // again. A server that is busy with a checkpoint needs more than one try.
@@ -119,19 +126,19 @@ func (d *dataPath) resumeWaiting(ctx context.Context, duty mirror.Duty, record m
 		return err
 	}
 	if found.Name == name && !found.Blocked && found.RestartWaits {
-		d.have.wait, d.have.waitSeq = mirror.WaitMirror, duty.Seq
+		d.have.wait, d.have.waitFor = mirror.WaitMirror, name
 		d.showWaiting(name)
 		return nil
 	}
 	if !record.InSync || found.Name != "" && found.Name != name || found.Blocked {
 		return nil
 	}
-	_, err = d.database.Reign(ctx, duty.Seq)
+	row, err := d.database.LatestReign(ctx, duty.Seq+1)
 	switch {
+	case errors.Is(err, backend.ErrNoReign), err == nil && row.Seq <= duty.Fork.Seq:
+		return nil // not opened since it became principal: nothing can have been acknowledged alone
 	case err == nil:
-		d.waitLost(found, name, duty) // nobody was waited for, since nobody knows when, or will be from any moment on
-	case errors.Is(err, backend.ErrNoReign):
-		return nil // not opened yet in this role sequence: nothing can have been acknowledged alone
+		d.waitLost(found, name) // nobody was waited for, since nobody knows when, or will be from any moment on
 	}
 	return err
 }
@@ -282,24 +289,40 @@ func (d *dataPath) guard(ctx context.Context, duty mirror.Duty) error {
 		}
 		return nil
 	}
-	record := d.p.host.Status().Record
-	if d.have.wait != mirror.WaitMirror || record.Seq != duty.Seq || duty.Prove {
+	name := d.have.waitFor
+	if d.have.wait != mirror.WaitMirror || d.p.host.Status().Record.Seq != duty.Seq || duty.Prove {
 		return nil
 	}
-	name := mirrorName(d.p.short(), record, d.p.cfg.Self.Other())
 	if waiting.Name == name && waiting.RestartWaits && waiting.Foreign == 0 {
 		return nil
 	}
 	// Also where it is in force still and only persisted otherwise: whoever did that may reload it before it is put right.
 	d.have.wait = 0
-	d.waitLost(waiting, name, duty)
+	d.waitLost(waiting, name)
 	return nil
 }
 
 // waitLost tells the session that commits may have been acknowledged without the mirror.
-func (d *dataPath) waitLost(found backend.Waiting, name string, duty mirror.Duty) {
+func (d *dataPath) waitLost(found backend.Waiting, name string) {
 	d.p.cfg.Logger.Error("somebody changed whom commits wait for", "in_force", found.InForce, "expected", name, "foreign", found.Foreign)
-	d.report(mirror.Event{Kind: mirror.EventWaitLost, Seq: duty.Seq})
+	d.unwaited()
+}
+
+// unwaited tells the session, now or as soon as it takes the news: its goroutine may be held up by a slow disk, and once
+// the setting is put right nothing else shows what happened.
+func (d *dataPath) unwaited() {
+	d.mu.Lock()
+	d.mu.unwaited = true
+	d.mu.Unlock()
+	d.tellUnwaited()
+}
+
+func (d *dataPath) tellUnwaited() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.mu.unwaited {
+		d.mu.unwaited = !d.report(mirror.Event{Kind: mirror.EventWaitLost, Seq: d.p.host.Status().Record.Seq})
+	}
 }
 
 // watchEvery is how often a principal looks after its server, and tries what a commit feels: often enough that one that
@@ -321,7 +344,7 @@ func (d *dataPath) heartbeat(duty mirror.Duty) {
 	d.beaten = time.Now()
 	record := d.p.host.Status().Record
 	name := mirrorName(d.p.short(), record, d.p.cfg.Self.Other())
-	proven := record.Seq == duty.Seq && d.have.wait == mirror.WaitMirror && !duty.Prove
+	proven := record.Seq == duty.Seq && d.have.wait == mirror.WaitMirror && d.have.waitFor == name && !duty.Prove
 	d.beat = startTask(func(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, heartbeatLimit)
 		defer cancel()
@@ -332,7 +355,7 @@ func (d *dataPath) heartbeat(duty mirror.Duty) {
 		d.p.timings.CommitWaited(beat.Took)
 		if now := d.p.host.Status(); proven && beat.Unwaited && now.Record == record && now.Duty == duty {
 			d.p.cfg.Logger.Error("a commit returned that the mirror had not confirmed", "name", name)
-			d.report(mirror.Event{Kind: mirror.EventWaitLost, Seq: duty.Seq})
+			d.unwaited()
 		}
 	})
 }
