@@ -159,3 +159,35 @@ func TestWishOfAFormerRecord(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, mirror.GateClosed, gate)
 }
+
+// TestRetainedOfAFormerPrincipal: log that is not kept any more is not shown.
+func TestRetainedOfAFormerPrincipal(t *testing.T) {
+	t.Parallel()
+	pg := pgtest.New(t, map[string]string{"wal_level": "logical"})
+	d := pathIn(t, pg, inSync)
+	duty := wishOf(inSync)
+	duty.Wait = mirror.WaitNone
+	require.NoError(t, d.database.WaitNone(t.Context()))
+	retained := func() int64 {
+		st := Status{}
+		d.show(&st)
+		return st.Retained
+	}
+	look := func() {
+		d.have.looked = d.have.looked.Add(-watchEvery)
+		require.NoError(t, d.watch(t.Context(), duty))
+	}
+	d.reigns(t, 1)
+	look()
+	require.Positive(t, retained())
+	require.NoError(t, d.database.DropLog(t.Context(), d.have.reign)) // somebody else did
+	look()
+	require.Zero(t, retained())
+
+	d.reigns(t, 1)
+	look()
+	require.Positive(t, retained())
+	require.NoError(t, d.gate(t.Context(), mirror.GateClosed, 0))
+	require.NoError(t, d.leavePrincipal(t.Context()))
+	require.Zero(t, retained())
+}
