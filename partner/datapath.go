@@ -258,7 +258,7 @@ func (d *dataPath) recognize(ctx context.Context, role mirror.Role) error {
 	if err == nil {
 		err = d.checkHandover(ctx)
 	}
-	if errors.Is(err, errPutBack) {
+	if errors.Is(err, errPutBack) || errors.Is(err, errUnsure) {
 		return err
 	}
 	d.trouble(tryBelong, err)

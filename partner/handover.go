@@ -31,6 +31,9 @@ type barrier struct {
 // errPutBack is wrapped by errors about a database that lacks what it had when it was handed over.
 var errPutBack = errors.New("the database was put back to an older state")
 
+// errUnsure is wrapped by errors about a database that does not say whether it was.
+var errUnsure = errors.New("find out whether the database was put back to an older state")
+
 // keepHandover puts it on disk, whole or not at all, before anybody hears of the barrier.
 func (p *Partner) keepHandover(h barrier) error {
 	path := filepath.Join(p.cfg.Dir, handoverFile)
@@ -75,14 +78,17 @@ func (p *Partner) forgetHandover() error {
 	return nil
 }
 
-// holds returns an error that wraps errPutBack if the database lacks the barrier.
+// holds returns an error that wraps errPutBack if the database lacks the barrier, or errUnsure if it does not say.
 func (d *dataPath) holds(ctx context.Context, h barrier) error {
 	found, err := d.database.LatestBarrier(ctx)
-	if err == nil && found < h.At {
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: %w", errUnsure, err)
+	case found < h.At:
 		return fmt.Errorf("%w: handed over in role sequence %d was one with the barrier %s, here the latest is %s",
 			errPutBack, h.Seq, h.At, found)
 	}
-	return err
+	return nil
 }
 
 // checkHandover makes sure, at the start and after each start of the server, before the session hears that the database

@@ -2,6 +2,7 @@ package partner
 
 import (
 	"context"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/f19126b3/dbmirror/mirror/host"
 	"github.com/f19126b3/dbmirror/mirror/host/endpoint"
 	"github.com/f19126b3/dbmirror/mirror/host/statefile"
+	"github.com/f19126b3/dbmirror/partner/backend"
 	"github.com/f19126b3/dbmirror/partner/pgtest"
 )
 
@@ -190,4 +192,31 @@ func TestRetainedOfAFormerPrincipal(t *testing.T) {
 	require.NoError(t, d.gate(t.Context(), mirror.GateClosed, 0))
 	require.NoError(t, d.leavePrincipal(t.Context()))
 	require.Zero(t, retained())
+}
+
+// TestBarrierThatCannotBeRead: an elected principal that cannot find out whether its database was put back to an older
+// state is not whole, and forgets nothing.
+func TestBarrierThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	pg := pgtest.New(t, map[string]string{"wal_level": "logical"})
+	elected := inSync
+	elected.Seq, elected.Fork = 3, mirror.Position{Seq: 2}
+	d := pathIn(t, pg, elected)
+	require.NoError(t, d.p.keepHandover(barrier{Seq: 1, At: 1}))
+	_, err := pg.Psql(t.Context(), "app", "ALTER TABLE dbmirror.settings RENAME value TO other")
+	require.NoError(t, err)
+	wish := wishOf(elected)
+	wish.Gate, wish.Work, wish.Fork = mirror.GateClosed, mirror.WorkPromote, elected.Fork
+	require.ErrorIs(t, d.reconcile(t.Context(), wish), errUnsure)
+	require.NotContains(t, d.events, mirror.EventDatabaseUp)
+	_, err = os.Stat(filepath.Join(d.p.cfg.Dir, handoverFile))
+	require.NoError(t, err)
+
+	_, err = pg.Psql(t.Context(), "app", "ALTER TABLE dbmirror.settings RENAME other TO value")
+	require.NoError(t, err)
+	_, err = d.database.WriteBarrier(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, d.reconcile(t.Context(), wish))
+	_, err = d.database.Reign(t.Context(), elected.Seq)
+	require.NotErrorIs(t, err, backend.ErrNoReign, "it is whole")
 }
