@@ -129,10 +129,7 @@ func lent(t *testing.T, srv *pgtest.Server, through bool) (backend.Database, *da
 		PeerDSN: "postgres://postgres@192.0.2.1:1/app?sslmode=verify-full&connect_timeout=5"})
 	require.NoError(t, err)
 	far := &database{cfg: Config{DSN: Secret(srv.DSN("app")), ThroughPartner: through}}
-	dir, err := os.MkdirTemp("", "through")
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
-	opened, err := b.Open(t.Context(), backend.Env{Session: "0123456789abcdef0123456789abcdef", Dir: filepath.Join(dir, "backend"),
+	opened, err := b.Open(t.Context(), backend.Env{Session: "0123456789abcdef0123456789abcdef", Dir: filepath.Join(shortDir(t), "backend"),
 		Logger: slog.New(slog.DiscardHandler), Dial: func(ctx context.Context) (net.Conn, error) {
 			listener, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
@@ -180,7 +177,7 @@ func TestThroughPartnerBadDirectory(t *testing.T) {
 	srv := pgtest.New(t, nil)
 	b, err := New(Config{DSN: Secret(srv.DSN("app")), PeerDSN: "user=postgres dbname=app", ThroughPartner: true})
 	require.NoError(t, err)
-	open := t.TempDir()
+	open := shortDir(t)
 	require.NoError(t, os.Chmod(open, 0o755))
 	_, err = b.Open(t.Context(), backend.Env{Session: "0123456789abcdef0123456789abcdef", Dir: open, Logger: slog.New(slog.DiscardHandler)})
 	require.ErrorContains(t, err, "chmod 700 it")

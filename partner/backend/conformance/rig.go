@@ -308,10 +308,10 @@ func (r *rig) eventually(what string, so func() bool) {
 	require.Eventually(r.t, so, patience, 5*time.Millisecond, what)
 }
 
-// shortDir is a directory for this test, with a path that leaves room for the name of a socket.
+// shortDir is a directory for this test, with a path that leaves room for the name of a socket, wherever TMPDIR is.
 func shortDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "pair")
+	dir, err := os.MkdirTemp("/tmp", "pair")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 	return dir
