@@ -230,6 +230,7 @@ func (d *dataPath) check(ctx context.Context, role mirror.Role) (bool, error) {
 	}
 	if !health.Started.Equal(d.have.started) {
 		d.have = proven{started: health.Started}
+		d.showGate(0)
 	}
 	if err := d.recognize(ctx, role); err != nil {
 		return false, err
@@ -272,6 +273,7 @@ func (d *dataPath) gate(ctx context.Context, g mirror.Gate, grace time.Duration)
 		return nil
 	}
 	d.have.gate = 0
+	d.showGate(0) // until it is there, and if this is broken off, nobody knows
 	if err := d.database.SetGate(ctx, g, grace); err != nil {
 		return err
 	}

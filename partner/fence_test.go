@@ -44,6 +44,38 @@ func TestFenceOfAFullServer(t *testing.T) {
 	require.Equal(t, mirror.GateClosed, gate)
 }
 
+// TestGateIsShownWhereItIs: while it moves, when that was broken off, and when the server has restarted, nobody knows where
+// the gate is, and it is not shown where it was.
+func TestGateIsShownWhereItIs(t *testing.T) {
+	pg := pgtest.New(t, nil)
+	d := pathOf(t, pg)
+	d.report = func(mirror.Event) bool { return true }
+	shown := func() mirror.Gate {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return d.mu.shown.gate
+	}
+	alive, err := d.check(t.Context(), mirror.RoleNone)
+	require.NoError(t, err)
+	require.True(t, alive)
+	require.NoError(t, d.gate(t.Context(), mirror.GateOpen, 0))
+	require.Equal(t, mirror.GateOpen, shown())
+	broken, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.Error(t, d.gate(broken, mirror.GateClosed, 0))
+	require.Zero(t, shown())
+
+	require.NoError(t, d.gate(t.Context(), mirror.GateOpen, 0))
+	require.Equal(t, mirror.GateOpen, shown())
+	require.NoError(t, pg.Stop("immediate"))
+	require.NoError(t, pg.Restart(t.Context()))
+	require.Eventually(t, func() bool { // connections of before are found broken first
+		alive, err := d.check(t.Context(), mirror.RoleNone)
+		return alive && err == nil
+	}, patience, 10*time.Millisecond)
+	require.Zero(t, shown())
+}
+
 // pathOf is a data path of a server's database, with nothing beside it.
 func pathOf(t *testing.T, pg *pgtest.Server) *dataPath {
 	b, err := pglog.New(pglog.Config{DSN: pglog.Secret(pg.DSN("app")), PeerDSN: pglog.Secret(pg.DSN("postgres"))})

@@ -267,7 +267,7 @@ type Status struct {
 	mirror.Status
 	Tick     time.Duration // the unit of the ticks in it
 	Session  string
-	Gate     mirror.Gate // as last proven
+	Gate     mirror.Gate // as proven; zero: it moves, or is not known
 	Waiting  string      // the name that commits wait for, as last set; empty: none
 	Stream   backend.StreamStatus
 	Redo     backend.Progress
