@@ -21,10 +21,11 @@ import (
 	"github.com/f19126b3/dbmirror/witness"
 )
 
-// eventually waits until something is so. There is no event for it: what is waited for happens on another server.
+// eventually waits until something is so. There is no event for it: what is waited for happens on another server. The limit
+// only ends a test that hangs.
 func eventually(t *testing.T, what string, so func() bool) {
 	t.Helper()
-	const limit = 20 * time.Second
+	const limit = 90 * time.Second
 	deadline := time.NewTimer(limit)
 	defer deadline.Stop()
 	tick := time.NewTicker(10 * time.Millisecond)

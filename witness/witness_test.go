@@ -26,13 +26,13 @@ import (
 func (s *site) establish(t *testing.T) {
 	t.Helper()
 	a, b := s.start(t, mirror.PartnerA), s.start(t, mirror.PartnerB)
-	eventually(t, "all three connected", func() bool {
+	eventually(t, "all three connected, and the session made", func() bool {
 		peers := a.host.Status().Peers
-		return peers[mirror.PartnerB].Connected && peers[mirror.Witness].Newcomer != 0
+		return peers[mirror.PartnerB].Connected && peers[mirror.Witness].Newcomer != 0 &&
+			a.host.Ask(t.Context(), mirror.Event{Kind: mirror.EventCommanded, Command: mirror.Command{
+				Kind: mirror.CommandEstablish, Safety: mirror.SafetyFull, Incarnation: peers[mirror.Witness].Newcomer,
+			}}) == nil
 	})
-	require.NoError(t, a.host.Ask(t.Context(), mirror.Event{Kind: mirror.EventCommanded, Command: mirror.Command{
-		Kind: mirror.CommandEstablish, Safety: mirror.SafetyFull, Incarnation: a.host.Status().Peers[mirror.Witness].Newcomer,
-	}}))
 	s.log.write(1000)
 	for _, p := range []*partner{a, b} {
 		eventually(t, "SYNCHRONIZED", func() bool { return p.host.Status().State == mirror.StateSynchronized })
