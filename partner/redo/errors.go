@@ -63,7 +63,8 @@ func (e *CorruptError) Error() string {
 	return fmt.Sprintf("redo log %s is damaged at byte %d: %s; check the disk, discard the log and resynchronize", e.Path, e.Offset, e.Why)
 }
 
-// noSpace reports whether the system refused a write for want of room, which leaves the files as they were.
+// noSpace reports whether the system refused a write for want of room, on the disk or within a quota or the limit on the
+// size of the process's files, which leaves the files as they were.
 func noSpace(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
 }

@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -128,13 +130,14 @@ func requireFailed(t *testing.T, q *Queue, failed *SyncError) {
 // TestNoSpace refuses each write in turn for want of room, also for good. The log stays as it was hardened and can be used
 // again.
 func TestNoSpace(t *testing.T) {
-	for _, op := range []string{"write", "open", "rename"} {
+	for op, refusal := range map[string]error{"write": syscall.ENOSPC, "open": syscall.ENOSPC, "rename": syscall.EDQUOT, "write of a large file": syscall.EFBIG} {
 		t.Run(op, func(t *testing.T) {
+			op, _, _ := strings.Cut(op, " ")
 			failures := 0
 			for n := 0; ; n++ {
 				dir := filepath.Join(t.TempDir(), "redo")
 				q, d := openFaulty(t, dir)
-				d.before = failNth(op, n, errNoRoom)
+				d.before = failNth(op, n, fmt.Errorf("disk: %w", refusal))
 				s := newScript(q)
 				old, err := s.work()
 				d.before = nil
