@@ -35,7 +35,10 @@ func everythingOnce(r *rig) {
 	f.catchUp()
 	r.a.holds()
 	status, progress := f.stream.Status(), f.redo.Progress()
-	require.True(r.t, status.Streaming && !status.Stalled, "%+v", status)
+	r.eventually("it streams, or does so again after a stall of the disk", func() bool {
+		status = f.stream.Status()
+		return status.Streaming && !status.Stalled
+	})
 	require.LessOrEqual(r.t, status.Hardened, status.Received)
 	require.NotZero(r.t, status.Bytes)
 	require.NotZero(r.t, progress.Transactions)
